@@ -1,0 +1,154 @@
+"""Integrals over energy bins that components share: exact powers of energy, and Gauss quadrature."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepspec.models.base import Grid
+
+SERIES_LIMIT = 0.5
+"""Half-exponent across a bin up to which sinh(x)/x is taken from its series."""
+
+
+def _terms(largest: float) -> int:
+    """How many terms of sinh(x)/x leave a relative error below 1e-17 for |x| <= largest."""
+    count = 1
+    while largest ** (2 * count) / math.factorial(2 * count + 1) > 1e-17:
+        count += 1
+    return count
+
+
+def _series(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """sinh(x)/x and its derivative divided by x, both even, from `count` terms."""
+    square = x * x
+    value = torch.full_like(square, 1.0 / math.factorial(2 * count - 1))
+    slope = torch.full_like(square, (2 * count - 2) / math.factorial(2 * count - 1))
+    for k in range(count - 2, -1, -1):
+        value = value * square + 1.0 / math.factorial(2 * k + 1)
+        if k:
+            slope = slope * square + 2 * k / math.factorial(2 * k + 1)
+    return value, slope
+
+
+def sinhc(x: Tensor) -> tuple[Tensor, Tensor]:
+    """sinh(x)/x and (d/dx sinh(x)/x)/x, smooth through x = 0; both shape of `x`."""
+    largest = float(x.detach().abs().max()) if x.numel() else 0.0
+    if largest <= SERIES_LIMIT:
+        return _series(x, max(_terms(largest), 3))
+    small = x.detach().abs() <= SERIES_LIMIT
+    value, slope = _series(torch.where(small, x, 0.0), _terms(SERIES_LIMIT))
+    large = torch.where(small, 1.0, x)
+    sinh = torch.sinh(large) / large
+    steep = (torch.cosh(large) - sinh) / (large * large)
+    return torch.where(small, value, sinh), torch.where(small, slope, steep)
+
+
+def power(log_low: Tensor, log_high: Tensor, exponent: Tensor) -> Tensor:
+    """Integral of E^exponent dE between two energies given by their logarithms.
+
+    Exact and smooth through exponent = -1, because it is written around the middle m of the interval
+    of length L in ln E: ``exp(b m) L sinh(b L / 2) / (b L / 2)`` with b = exponent + 1.
+    """
+    b = exponent + 1.0
+    length = log_high - log_low
+    value, _ = sinhc(0.5 * b * length)
+    return torch.exp(0.5 * b * (log_high + log_low)) * length * value
+
+
+def power_of_bins(grid: Grid, exponent: Tensor) -> Tensor:
+    """Integral of E^exponent dE over each bin, shape (..., n); `exponent` has shape (..., 1)."""
+    middle, length = log_bins(grid)
+    b = exponent + 1.0
+    value, _ = sinhc(0.5 * b * length)
+    return torch.exp(b * middle) * (length * value)
+
+
+def power_of_bins_with_slope(grid: Grid, exponent: Tensor) -> tuple[Tensor, Tensor]:
+    """As `power_of_bins`, and its derivative by the exponent; both shape (..., n)."""
+    middle, length = log_bins(grid)
+    b = exponent + 1.0
+    value, slope = sinhc(0.5 * b * length)
+    flux = torch.exp(b * middle).mul_(length)
+    # d/db [exp(b m) L S(bL/2)] = exp(b m) L (m S + S'(bL/2) L/2), and S'(x) = x slope
+    derivative = (slope * (0.25 * length * length)).mul_(b).addcmul_(value, middle.expand_as(value)).mul_(flux)
+    return flux.mul_(value), derivative
+
+
+def log_bins(grid: Grid) -> tuple[Tensor, Tensor]:
+    """Middle and length of each bin in ln E, both shape (..., n); kept with the grid."""
+
+    def make():
+        low, high = grid.log_edges[..., :-1], grid.log_edges[..., 1:]
+        return 0.5 * (low + high), torch.log1p(grid.width / grid.low)
+
+    return grid.memo("log_bins", make)
+
+
+class Quadrature:
+    """Gauss-Legendre nodes in every bin: few in narrow bins, more in the wide ones.
+
+    Parameters
+    ----------
+    grid : Grid with n bins
+    few, many : int
+        Nodes in bins narrower and wider than `wide`.
+    wide : float
+        Length in ln E above which a bin is wide.
+    logarithmic : bool
+        Nodes equally ruled in ln E instead of E.
+
+    Attributes
+    ----------
+    energy, weight : Tensor, shape (..., n_node) [keV]
+        ``sum(f(energy) * weight)`` over the nodes of a bin is its integral; `collect` does the sum.
+    """
+
+    def __init__(self, grid: Grid, few: int, many: int, wide: float = 0.1, logarithmic: bool = False):
+        _, length = log_bins(grid)
+        is_wide = (length.detach() > wide).reshape(-1, len(grid)).any(0)
+        self.narrow, self.wide = torch.nonzero(~is_wide)[:, 0], torch.nonzero(is_wide)[:, 0]
+        self.orders = (few, many)
+        self.order = torch.argsort(torch.cat([self.narrow, self.wide]))
+        parts = [
+            self._nodes(grid, index, count, logarithmic)
+            for index, count in ((self.narrow, few), (self.wide, many))
+            if len(index)
+        ]
+        self.energy = torch.cat([energy for energy, _ in parts], dim=-1)
+        self.weight = torch.cat([weight for _, weight in parts], dim=-1)
+        self.log_energy = torch.log(self.energy)
+
+    @staticmethod
+    def _nodes(grid: Grid, index: Tensor, count: int, logarithmic: bool) -> tuple[Tensor, Tensor]:
+        node, weight = (torch.as_tensor(a) for a in np.polynomial.legendre.leggauss(count))
+        node = 0.5 * (node + 1.0)
+        if logarithmic:
+            start, length = grid.log_edges[..., :-1][..., index], log_bins(grid)[1][..., index]
+        else:
+            start, length = grid.low[..., index], grid.width[..., index]
+        place = start[..., None] + node * length[..., None]
+        weight = 0.5 * weight * length[..., None]
+        energy = torch.exp(place) if logarithmic else place
+        if logarithmic:
+            weight = weight * energy
+        return energy.flatten(-2), weight.flatten(-2)
+
+    def collect(self, terms: Tensor) -> Tensor:
+        """Sum over the nodes of each bin: (..., n_node) -> (..., n)."""
+        split = len(self.narrow) * self.orders[0]
+        shape = terms.shape[:-1]
+        if len(self.wide) == 0:
+            return terms.reshape(*shape, -1, self.orders[0]).sum(-1)
+        few = terms[..., :split].reshape(*shape, len(self.narrow), self.orders[0]).sum(-1)
+        many = terms[..., split:].reshape(*shape, len(self.wide), self.orders[1]).sum(-1)
+        return torch.cat([few, many], dim=-1)[..., self.order]
+
+
+def quadrature(grid: Grid, few: int, many: int, wide: float = 0.1, logarithmic: bool = False) -> Quadrature:
+    """The `Quadrature` of a grid, kept with it."""
+    key = ("quadrature", few, many, wide, logarithmic)
+    return grid.memo(key, lambda: Quadrature(grid, few, many, wide, logarithmic))
