@@ -1,0 +1,291 @@
+"""Observations, model, statistic and priors brought together: what every engine works on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deepspec.errors import UserError
+from deepspec.models.base import Grid, Kind, Parameter
+from deepspec.models.model import Model
+from deepspec.observation import Observation
+from deepspec.parameters import ParameterSet
+from deepspec.priors import Prior
+from deepspec.statistics import STATISTICS, choose_statistic
+
+
+@dataclass(frozen=True, eq=False)
+class Linearisation:
+    """Objective of a batch of parameter vectors, with its derivatives.
+
+    Attributes
+    ----------
+    value : Tensor, shape (B,)
+        Statistic plus -2 ln prior.
+    gradient : Tensor, shape (B, P)
+    fisher : Tensor, shape (B, P, P)
+        Expected second derivative of the statistic, plus the prior's second derivative where it is positive.
+    """
+
+    value: Tensor
+    gradient: Tensor
+    fisher: Tensor
+
+
+class Dataset:
+    """One observation as the engines see it: grid, matrix and statistic as tensors.
+
+    Parameters
+    ----------
+    observation : Observation
+    statistic : str
+        Name in STATISTICS, or "auto".
+    factor : str, optional
+        Key of the cross-calibration constant that multiplies the model.
+    """
+
+    def __init__(self, observation: Observation, statistic: str = "auto", factor: str | None = None):
+        self.observation, self.name, self.factor = observation, observation.name, factor
+        self.binned, folded = observation.binned, observation.folded
+        chosen, self.why = choose_statistic(self.binned) if statistic == "auto" else (statistic, "asked for")
+        self.statistic = STATISTICS[chosen](self.binned)
+        self.grid = Grid(torch.as_tensor(folded.edges.copy()))
+        self.matrix = torch.as_tensor(folded.matrix.copy())
+
+    def fold(self, flux: Tensor) -> Tensor:
+        """Expected source counts, shape (..., n_bin), of photon fluxes of shape (..., n_energy)."""
+        return flux @ self.matrix
+
+
+class Problem:
+    """A model confronted with observations.
+
+    Parameters
+    ----------
+    observations : sequence of Observation
+    model : Model or str
+    statistic : str
+        Name in STATISTICS, or "auto": chosen for each observation by what it holds.
+    parameters : ParameterSet, optional
+        Values, limits, links; the model's defaults otherwise. Cross-calibration constants are added when missing.
+    priors : mapping of str to Prior, optional
+        By parameter key; only free parameters may carry one.
+    crosscal : bool
+        Give every observation after the first a free constant, ``crosscal_2.factor`` and so on.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Free parameters, the order of every vector.
+    """
+
+    def __init__(
+        self,
+        observations: Sequence[Observation],
+        model: Model | str,
+        statistic: str = "auto",
+        parameters: ParameterSet | None = None,
+        priors: Mapping[str, Prior] | None = None,
+        crosscal: bool = False,
+    ):
+        if not observations:
+            raise UserError("there is no observation to fit", remedy="name at least one PHA file")
+        self.model = Model(model) if isinstance(model, str) else model
+        if self.model.kind is not Kind.ADDITIVE:
+            raise UserError("a model needs a source of photons", f"model '{self.model.text}'", f"write {self.model.text}*powerlaw")
+        keys = [f"crosscal_{i}.factor" if crosscal and i > 1 else None for i in range(1, len(observations) + 1)]
+        self.datasets = tuple(Dataset(o, statistic, k) for o, k in zip(observations, keys, strict=True))
+        self.parameters = parameters if parameters is not None else default_parameters(self.model, keys)
+        self.priors = {self.parameters.key(k): p for k, p in (priors or {}).items()}
+        for key in self.priors:
+            if key not in self.parameters.free:
+                raise UserError(f"{key} has a prior but is not free", f"prior '{self.priors[key].text}'", "thaw it or drop the prior")
+        self.parameters = _inside_priors(self.parameters, self.priors)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Keys of the free parameters."""
+        return self.parameters.free
+
+    @property
+    def statistic_name(self) -> str:
+        """Name of the statistic in use, several joined with +."""
+        return "+".join(dict.fromkeys(d.statistic.name for d in self.datasets))
+
+    @property
+    def bins(self) -> int:
+        """Number of fitted bins of all observations."""
+        return sum(len(d.binned) for d in self.datasets)
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        """Bins minus free parameters."""
+        return self.bins - len(self.names)
+
+    def with_parameters(self, parameters: ParameterSet) -> Problem:
+        """The same observations and model with other parameter settings."""
+        return self._copy(parameters=parameters)
+
+    def with_statistics(self, statistics: Sequence) -> Problem:
+        """The same problem on other counts: one statistic object per observation (simulated data)."""
+        datasets = []
+        for dataset, statistic in zip(self.datasets, statistics, strict=True):
+            other = object.__new__(Dataset)
+            other.__dict__.update(dataset.__dict__, statistic=statistic)
+            datasets.append(other)
+        return self._copy(datasets=tuple(datasets))
+
+    def rows(self, index: Tensor) -> Problem:
+        """The problem of these rows only, where every row of a batch has counts of its own (simulated data)."""
+        if not any(d.statistic.counts.dim() > 1 for d in self.datasets):
+            return self
+        return self.with_statistics([d.statistic.map(lambda t: t[index] if t.dim() > 1 else t) for d in self.datasets])
+
+    def _copy(self, **changes) -> Problem:
+        other = object.__new__(Problem)
+        other.__dict__.update(self.__dict__, **changes)
+        return other
+
+    def predict(self, theta: Tensor) -> list[Tensor]:
+        """Expected source counts per bin of each observation, shapes (..., n_bin)."""
+        values = self.parameters.expand(theta)
+        return [self._scale(d, values, d.fold(self.model.flux(d.grid, values))) for d in self.datasets]
+
+    def _scale(self, dataset: Dataset, values: Mapping[str, Tensor], counts: Tensor) -> Tensor:
+        return counts if dataset.factor is None else counts * values[dataset.factor]
+
+    def statistic(self, theta: Tensor) -> Tensor:
+        """Statistic summed over bins and observations, shape (...,); infinite where the model is not finite."""
+        total = sum(d.statistic.value(m) for d, m in zip(self.datasets, self.predict(theta), strict=True))
+        bad = ~torch.isfinite(total) | ~self.parameters.check_links(theta)
+        return torch.where(bad, torch.full_like(total, torch.inf), total)
+
+    def log_prior(self, theta: Tensor) -> Tensor:
+        """ln prior density, shape (...,); 0 without priors."""
+        total = theta.new_zeros(theta.shape[:-1])
+        for key, prior in self.priors.items():
+            total = total + prior.log_prob(theta[..., self.names.index(key)])
+        return total
+
+    def log_prob(self, theta: Tensor) -> Tensor:
+        """-statistic/2 + ln prior, shape (...,): the log posterior up to a constant."""
+        return -0.5 * self.statistic(theta) + self.log_prior(theta)
+
+    def objective(self, theta: Tensor) -> Tensor:
+        """Statistic - 2 ln prior, what a maximum-likelihood (or MAP) fit minimises; shape (...,)."""
+        return -2.0 * self.log_prob(theta)
+
+    def jacobian(self, theta: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Expected counts (B, n_bin) and their exact derivatives (B, P, n_bin), one pair per observation.
+
+        Parameters
+        ----------
+        theta : Tensor, shape (B, P)
+        """
+        values = self.parameters.expand(theta)
+        varying = self.parameters.varying()
+        chain = self.parameters.chain(theta) if len(varying) > len(self.names) else None
+        pairs = []
+        for dataset in self.datasets:
+            wanted = [key for key in varying if key in self.model.parameters]
+            flux, slopes = self.model.flux_and_derivatives(dataset.grid, values, wanted)
+            if flux.dim() == 1:
+                flux, slopes = flux.expand(len(theta), -1), slopes.expand(len(theta), -1, -1)
+            folded = torch.cat([flux.unsqueeze(-2), slopes], dim=-2) @ dataset.matrix
+            counts, found = folded[:, 0], folded[:, 1:]
+            columns = dict(zip(wanted, found.unbind(1), strict=True))
+            if dataset.factor is not None:
+                factor = values[dataset.factor]
+                columns = {key: column * factor for key, column in columns.items()}
+                columns[dataset.factor] = counts.clone()
+                counts = counts * factor
+            zero = torch.zeros_like(counts)
+            full = torch.stack([columns.get(key, zero) for key in varying], dim=1) if varying else folded[:, 1:]
+            pairs.append((counts, full if chain is None else torch.einsum("bvn,bvp->bpn", full, chain)))
+        return pairs
+
+    def norm_columns(self, theta: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Expected counts (B, n_bin) and counts per unit of each free norm (B, n_norm, n_bin), per observation.
+
+        The model is linear in these norms, so ``counts + (norms - theta[norms]) @ columns`` is exact.
+        """
+        values = self.parameters.expand(theta)
+        keys = [self.names[i] for i in self.free_norms]
+        pairs = []
+        for dataset in self.datasets:
+            flux, slopes = self.model.flux_and_derivatives(dataset.grid, values, keys)
+            folded = torch.cat([flux.unsqueeze(-2), slopes], dim=-2).expand(len(theta), -1, -1) @ dataset.matrix
+            folded = folded if dataset.factor is None else folded * values[dataset.factor].unsqueeze(-1)
+            pairs.append((folded[:, 0], folded[:, 1:]))
+        return pairs
+
+    def linearise(self, theta: Tensor) -> Linearisation:
+        """Objective, gradient and Fisher matrix of a batch of vectors, from one evaluation with derivatives.
+
+        Parameters
+        ----------
+        theta : Tensor, shape (B, P)
+        """
+        size = len(self.names)
+        value = theta.new_zeros(len(theta))
+        gradient = theta.new_zeros(len(theta), size)
+        fisher = theta.new_zeros(len(theta), size, size)
+        for dataset, (counts, jacobian) in zip(self.datasets, self.jacobian(theta), strict=True):
+            value = value + dataset.statistic.value(counts)
+            gradient = gradient + torch.einsum("bpn,bn->bp", jacobian, dataset.statistic.slope(counts))
+            weighted = jacobian * dataset.statistic.weight(counts).unsqueeze(-2)
+            fisher = fisher + weighted @ jacobian.transpose(-1, -2)
+        if self.priors:
+            first, second, extra = self._prior_terms(theta)
+            value, gradient = value + extra, gradient + first
+            fisher = fisher + torch.diag_embed(second)
+        bad = ~torch.isfinite(value) | ~torch.isfinite(gradient).all(-1) | ~torch.isfinite(fisher).all((-1, -2))
+        bad = bad | ~self.parameters.check_links(theta)
+        return Linearisation(torch.where(bad, torch.full_like(value, torch.inf), value), gradient, fisher)
+
+    def _prior_terms(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """First and positive second derivative of -2 ln prior (B, P), and its value (B,)."""
+        first, second = torch.zeros_like(theta), torch.zeros_like(theta)
+        total = theta.new_zeros(len(theta))
+        for key, prior in self.priors.items():
+            column = self.names.index(key)
+            x = theta[:, column].detach().clone().requires_grad_()
+            value = -2.0 * prior.log_prob(x)
+            (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+            bend = torch.autograd.grad(slope.sum(), x)[0] if slope.requires_grad else torch.zeros_like(x)
+            first[:, column], second[:, column] = slope.detach(), bend.clamp(min=0.0)
+            total = total + value.detach()
+        return first, second, total
+
+    @property
+    def free_norms(self) -> list[int]:
+        """Positions of the free norms on which the prediction depends linearly: no link, prior or cflux between."""
+        if any(leaf.kind is Kind.CONVOLUTION and not getattr(leaf.component, "linear", False) for leaf in self.model.leaves):
+            return []
+        linked = {root for key in self.parameters.linked for root in self.parameters.roots(key)}
+        norms = set(self.model.norms) - linked - set(self.priors)
+        return [i for i, key in enumerate(self.names) if key in norms]
+
+
+def default_parameters(model: Model, factors: Sequence[str | None] = ()) -> ParameterSet:
+    """The model's parameters at their defaults, with a constant for every key in `factors`."""
+    described = dict(model.parameters)
+    for key in factors:
+        if key is not None:
+            described[key] = Parameter("factor", 1.0, "", 0.0, 0.1, 10.0, 1e10, log=True)
+    return ParameterSet(described)
+
+
+def _inside_priors(parameters: ParameterSet, priors: Mapping[str, Prior]) -> ParameterSet:
+    """Limits narrowed to the support of the priors."""
+    for key, prior in priors.items():
+        entry = parameters[key]
+        low, high = max(entry.low, prior.low), min(entry.high, prior.high)
+        if not low < high:
+            raise UserError(f"the prior of {key} excludes all of {entry.low:g} to {entry.high:g}", f"prior '{prior.text}'")
+        if (low, high) != (entry.low, entry.high):
+            parameters = parameters.limit(key, low, high)
+    return parameters
