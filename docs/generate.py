@@ -1,0 +1,139 @@
+"""Rewrites the generated parts of the documentation in place, so that they cannot drift from the code.
+
+A generated part lies between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``. Without arguments the pages are
+rewritten; ``--check`` only says which are out of date and exits with 1. `make docs` does the first, the tests do
+the second.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent
+
+
+def cell(text: str) -> str:
+    """Text that is safe in a cell of a Markdown table."""
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(map(cell, row)) + " |" for row in rows])
+
+
+# --- components ---
+
+
+def summary(component) -> str:
+    """First paragraph of the docstring, on one line."""
+    return " ".join(inspect.getdoc(type(component)).split("\n\n")[0].split()).rstrip(".") + "."
+
+
+def number(value: float) -> str:
+    return "" if abs(value) >= 1e20 else f"{value:g}"
+
+
+def parameter_row(parameter) -> list[str]:
+    state = "switch" if parameter.switch else "frozen" if parameter.frozen else ""
+    limits = [number(getattr(parameter, key)) for key in ("hard_min", "soft_min", "soft_max", "hard_max")]
+    return [f"`{parameter.name}`", parameter.unit, number(parameter.default), *limits, state]
+
+
+def component_section(component) -> str:
+    """Docstring, source and parameters of one component."""
+    parameters = [*component.parameters, *([component.norm] if component.kind.value == "additive" else [])]
+    head = ["parameter", "unit", "default", "hard min", "min", "max", "hard max", ""]
+    text = inspect.getdoc(type(component)).split("\nParameters\n")[0].strip().replace("``", "`")
+    parts = [f"### {component.name}", text, f"Source: {component.source}." if component.source else ""]
+    return "\n\n".join([part for part in parts if part] + [table(head, [parameter_row(p) for p in parameters])])
+
+
+def components() -> str:
+    """Every native component, by kind."""
+    from deepspec.models import COMPONENTS
+    from deepspec.models.base import Kind
+
+    made = [COMPONENTS[name]() for name in COMPONENTS]
+    parts = []
+    for kind in Kind:
+        chosen = [component for component in made if component.kind is kind]
+        links = ", ".join(f"[{c.name}](#{c.name.lower()})" for c in chosen)
+        parts += [f"## {kind.value.capitalize()} components", links, *map(component_section, chosen)]
+    return "\n\n".join(parts)
+
+
+# --- commands ---
+
+
+def option_row(option, context) -> list[str]:
+    names = ", ".join(f"`{name}`" for name in [*option.opts, *option.secondary_opts])
+    meta = "" if option.is_flag else f" {option.make_metavar(context)}"
+    default = option.get_help_extra(context).get("default", "") if option.show_default else ""
+    return [names + meta, option.help or "", f"`{default}`" if default else ""]
+
+
+def command(name: str) -> str:
+    """Usage, help text and options of one command."""
+    import click
+
+    from deepspec_cli.main import main
+
+    top = click.Context(main, info_name="deepspec")
+    found = main.get_command(top, name)
+    context = click.Context(found, info_name=f"deepspec {name}")
+    usage = " ".join([f"deepspec {name}", *found.collect_usage_pieces(context)])
+    parts = [f"```text\n{usage}\n```"]
+    if isinstance(found, click.Group):
+        for sub in found.list_commands(context):
+            inner = found.get_command(context, sub)
+            below = click.Context(inner, info_name=f"deepspec {name} {sub}")
+            parts.append(f"```text\n{' '.join([f'deepspec {name} {sub}', *inner.collect_usage_pieces(below)])}\n```")
+            parts += [inspect.cleandoc(inner.help or ""), option_table(inner, below)]
+        return "\n\n".join(parts)
+    return "\n\n".join([*parts, option_table(found, context)])
+
+
+def option_table(found, context) -> str:
+    import click
+
+    options = [p for p in found.params if isinstance(p, click.Option) and not p.hidden]
+    return table(["option", "meaning", "default"], [option_row(option, context) for option in options])
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "components": components,
+    **{f"command {name}": lambda name=name: command(name) for name in ("fit", "models", "info", "fake", "tables")},
+}
+
+
+def renewed(text: str) -> str:
+    """A page with its generated parts made anew."""
+
+    def make(match: re.Match) -> str:
+        return f"<!-- begin {match[1]} -->\n\n{PARTS[match[1]]()}\n\n<!-- end {match[1]} -->"
+
+    return re.sub(r"<!-- begin ([a-z ]+) -->.*?<!-- end \1 -->", make, text, flags=re.DOTALL)
+
+
+def main(arguments: list[str]) -> int:
+    stale = [
+        page
+        for page in sorted(DOCS.rglob("*.md"))
+        if "_build" not in page.parts and renewed(page.read_text()) != page.read_text()
+    ]
+    if arguments == ["--check"]:
+        for page in stale:
+            print(f"{page.relative_to(DOCS.parent)} is out of date; run `make docs`", file=sys.stderr)
+        return 1 if stale else 0
+    for page in stale:
+        page.write_text(renewed(page.read_text()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
