@@ -50,7 +50,7 @@ class CStat(PoissonStatistic):
 
     def prepare(self) -> None:
         """Find where a logarithm is taken."""
-        self.lowest = torch.where(self.counts > 0, FLOOR, 0.0).to(torch.float64)
+        self.lowest = FLOOR * (self.counts > 0).to(torch.float64)
         self._close()
 
     def _value(self, m: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ class PGStat(PoissonStatistic):
         self._variance = (self.ratio * self.background_error) ** 2
         # Only a bin without any background can have counts where nothing at all is expected.
         bare = (self._variance == 0) & (self._expected <= 0)
-        self.lowest = torch.where((self.counts > 0) & bare, FLOOR, 0.0).to(torch.float64)
+        self.lowest = FLOOR * ((self.counts > 0) & bare).to(torch.float64)
         self._close()
 
     def _profiled(self, m: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from deepspec.binned import BinnedData
 from deepspec.errors import UserError
-from deepspec.statistics.base import FLOOR, Statistic, poisson, require_poisson, require_ratio
+from deepspec.statistics.base import Statistic, poisson, require_poisson, require_ratio
 
 CHURAZOV_COUNTS = 10.0
 """Counts that the window of `Chi2Churazov` must hold."""
@@ -219,13 +219,13 @@ class Chi2ModVar(_FromCounts):
     """Chi-squared with the variance taken from the model: m, plus αb + α²b of a subtracted background.
 
     Without a background this is Sherpa's ``chi2modvar``, which has no background term. A variance below
-    `FLOOR` counts as `FLOOR`.
+    1 counts as 1, as in Sherpa.
 
     Source: Pearson's chi-squared; XSPEC ``weight model``; Sherpa ``chi2modvar``.
     """
 
     name = "chi2modvar"
-    formula = "χ² = Σ (n - αb - m)² / (m + αb + α²b)"
+    formula = "χ² = Σ (n - αb - m)² / max(1, m + αb + α²b)"
 
     def __init__(self, binned: BinnedData):
         Statistic.__init__(self, binned)
@@ -241,8 +241,8 @@ class Chi2ModVar(_FromCounts):
 
     def _variance_at(self, m: Tensor) -> tuple[Tensor, Tensor]:
         variance = m + self._extra
-        fixed = variance < FLOOR
-        return torch.where(fixed, FLOOR, variance), fixed
+        fixed = variance < 1.0
+        return torch.where(fixed, 1.0, variance), fixed
 
     def per_bin(self, m: Tensor) -> Tensor:
         return (self.data - m) ** 2 / self._variance_at(m)[0]
