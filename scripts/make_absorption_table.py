@@ -2,16 +2,16 @@
 
     python scripts/make_absorption_table.py [OUT.h5]
 
-Needs xspectrampoline (``pip install deepspec[xspec]``); takes a few minutes. What is sampled:
+Needs xspectrampoline (``pip install deepspec[xspec]``); takes half a minute. What is sampled:
 
-* tbabs, ztbabs: Wilms, Allen & McCray 2000, ApJ 542, 914 (gas, molecules; tbabs also grains), for nine abundance tables.
-  Grains are not linear in the abundances, so every table is sampled.
+* tbabs, ztbabs: Wilms, Allen & McCray 2000, ApJ 542, 914 (gas, molecules; tbabs also grains), for nine abundance
+  tables. Grains are not linear in the abundances, so every table is sampled.
 * phabs: Verner & Yakovlev 1995, A&AS 109, 125 and Verner et al. 1996, ApJ 465, 487 ("vern"), per element; linear in the
   abundances.
 
-Energies are chosen by bisection so that straight lines in log(cross-section) against log(energy) hold to `TOLERANCE` at
-every midpoint; an absorption edge becomes two energies a relative 1e-6 apart. Cross-sections are per hydrogen atom (phabs:
-per atom of the element) in 1e-22 cm^2, so that transmission = exp(-nH x cross-section) with nH in 1e22 cm^-2.
+Energies are chosen by bisection so that straight lines in log(cross-section) against log(energy) hold to `TOLERANCE`
+at every midpoint; an absorption edge becomes two energies a relative 1e-6 apart. Cross-sections are per hydrogen atom
+(phabs: per atom of the element) in 1e-22 cm^2, so that transmission = exp(-nH x cross-section) with nH in 1e22 cm^-2.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ import xspectrampoline
 from deepspec import resources
 
 ABUNDANCES = ("wilm", "angr", "aspl", "lodd", "grsa", "feld", "aneb", "lpgp", "lpgs")
-ELEMENTS = dict(H=1, He=2, C=6, N=7, O=8, Ne=10, Na=11, Mg=12, Al=13, Si=14, S=16, Cl=17, Ar=18, Ca=20, Cr=24, Fe=26, Co=27, Ni=28)  # fmt: skip
+SYMBOLS = "H He C N O Ne Na Mg Al Si S Cl Ar Ca Cr Fe Co Ni".split()
+NUMBERS = (1, 2, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 18, 20, 24, 26, 27, 28)
+ELEMENTS = dict(zip(SYMBOLS, NUMBERS, strict=True))
 ENERGY_MIN, ENERGY_MAX = 0.01, 99.9
 TOLERANCE = 1e-4
 CLOSEST = 1e-6

@@ -1,12 +1,13 @@
 """Photoelectric absorption by gas and dust, from tabulated cross-sections.
 
 Cross-sections come from the shipped table ``absorption.h5`` (scripts/make_absorption_table.py): straight lines in
-log(cross-section) against log(energy). The cross-section of a bin is the mean of those at its two edges, as in XSPEC. Outside
-0.01-99.9 keV the first and last line are continued, so the cross-section goes on as a power of energy.
+log(cross-section) against log(energy). The cross-section of a bin is the mean of those at its two edges, as in XSPEC.
+Below the table (0.01 keV) its first value is kept; above 100 keV nothing is absorbed, as in XSPEC.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import ClassVar
@@ -39,6 +40,10 @@ SMALLEST = 1e-30
 """Stands for a cross-section of zero in the logarithm [1e-22 cm2]."""
 
 
+LAST = math.log(100.0)
+"""ln of the energy [keV] above which XSPEC's cross-sections are zero."""
+
+
 class CrossSection:
     """A cross-section against energy as straight lines in logarithms.
 
@@ -57,7 +62,9 @@ class CrossSection:
         """Cross-section at the given ln(energy), any shape; differentiable except at the knots."""
         place = torch.searchsorted(self.log_energy, log_energy.detach().contiguous(), right=True) - 1
         place = place.clamp(0, len(self.slope) - 1)
-        return torch.exp(self.log_value[place] + self.slope[place] * (log_energy - self.log_energy[place]))
+        away = (log_energy - self.log_energy[place]).clamp(min=0.0)
+        value = torch.exp(self.log_value[place] + self.slope[place] * away)
+        return torch.where(log_energy.detach() > LAST, 0.0, value)
 
 
 @cache

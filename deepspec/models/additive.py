@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from deepspec.errors import UserError
 from deepspec.models import integrals
 from deepspec.models.base import NORM, Additive, Grid, Parameter
 from deepspec.models.redshift import REDSHIFT, RedshiftedAdditive
@@ -72,3 +73,142 @@ class ZPowerLaw(RedshiftedAdditive):
                 "Redshift": lambda: -index / (1 + redshift) * flux,
             }
             return flux, torch.stack([parts[name]() for name in wanted])
+
+
+class PeggedPowerLaw(Additive):
+    """Power law whose norm is a flux.
+
+    ``A(E)`` is proportional to ``E^-PhoIndex``; norm is the energy flux between eMin and eMax in 1e-12 erg cm^-2 s^-1,
+    or, where eMin equals eMax, the flux density there in micro-Jansky. Constants are XSPEC's: 1.602e-9 erg per keV,
+    and 1 micro-Jansky = 1.509e-3 keV cm^-2 s^-1 keV^-1.
+
+    Raises
+    ------
+    UserError
+        eMin above eMax, or not positive.
+    """
+
+    name = "pegpwrlw"
+    parameters = (
+        _index(),
+        Parameter("eMin", 2.0, "keV", -100.0, -100.0, 1e10, 1e10, frozen=True),
+        Parameter("eMax", 10.0, "keV", -100.0, -100.0, 1e10, 1e10, frozen=True),
+    )
+    norm = NORM("10^-12 erg cm^-2 s^-1")
+    source = "XSPEC manual, pegpwrlw; constants measured"
+
+    def evaluate(self, grid: Grid, *, PhoIndex: Tensor, eMin: Tensor, eMax: Tensor) -> Tensor:
+        if bool((eMin.detach() > eMax.detach()).any()) or bool((eMin.detach() <= 0.0).any()):
+            raise UserError(
+                "eMin must be positive and not above eMax", source=self.name, remedy="set both, e.g. 2 and 10"
+            )
+        point = eMin.detach() == eMax.detach()
+        top = torch.where(point, 2.0 * eMin, eMax)
+        energy = integrals.power(torch.log(eMin), torch.log(top), 1.0 - PhoIndex)
+        density = 1.509e-3 * torch.exp((PhoIndex - 1.0) * torch.log(eMin))
+        return integrals.power_of_bins(grid, -PhoIndex) * torch.where(point, density, 1e-12 / 1.602e-9 / energy)
+
+
+class CutoffPowerLaw(Additive):
+    """Power law with an exponential cut-off.
+
+    ``A(E) = norm E^-PhoIndex exp(-E/HighECut)``; norm in photon keV^-1 cm^-2 s^-1 at 1 keV (of the power law without
+    cut-off). Bins are integrated by Gauss quadrature in ln E, within 1e-11 of XSPEC's incomplete gamma functions.
+    """
+
+    name = "cutoffpl"
+    parameters = (_index(), Parameter("HighECut", 15.0, "keV", 0.01, 1.0, 500.0, 500.0, log=True))
+    norm = AT_1_KEV
+    source = "XSPEC manual, cutoffpl"
+
+    def evaluate(self, grid: Grid, *, PhoIndex: Tensor, HighECut: Tensor) -> Tensor:
+        nodes = integrals.quadrature(grid, 4, 24, logarithmic=True)
+        return nodes.collect(torch.exp(-PhoIndex * nodes.log_energy - nodes.energy / HighECut) * nodes.weight)
+
+    def derivatives(self, grid: Grid, values: Mapping[str, Tensor], wanted: Sequence[str]) -> tuple[Tensor, Tensor]:
+        if not wanted:
+            return super().derivatives(grid, values, wanted)
+        with torch.no_grad():
+            index, cut = values["PhoIndex"], values["HighECut"]
+            nodes = integrals.quadrature(grid, 4, 24, logarithmic=True)
+            photons = torch.exp(-index * nodes.log_energy - nodes.energy / cut).mul_(nodes.weight)
+            parts = {
+                "PhoIndex": lambda: -nodes.collect(photons * nodes.log_energy),
+                "HighECut": lambda: nodes.collect(photons * nodes.energy) / cut.square(),
+            }
+            return nodes.collect(photons), torch.stack([parts[name]() for name in wanted])
+
+
+class ZCutoffPowerLaw(RedshiftedAdditive):
+    """`CutoffPowerLaw` at redshift z: ``A(E) = norm [E (1 + z)]^-PhoIndex exp(-E (1 + z) / HighECut)``."""
+
+    name = "zcutoffpl"
+    parameters = (*CutoffPowerLaw.parameters, REDSHIFT)
+    norm = AT_1_KEV
+    source = "XSPEC manual, zcutoffpl"
+    rest = CutoffPowerLaw()
+
+
+LOWEST_BREAK = 1e-20
+"""Stands for a break at zero energy [keV]: everything is above it."""
+
+
+def _broken(grid: Grid, indices: Sequence[Tensor], breaks: Sequence[Tensor]) -> Tensor:
+    """Continuous power laws between breaks, norm 1 at 1 keV in the first; exact bin integrals, shape (..., n)."""
+    low, high = grid.log_edges[..., :-1], grid.log_edges[..., 1:]
+    log_breaks = [torch.log(energy.clamp(min=LOWEST_BREAK)) for energy in breaks]
+    for i in range(1, len(log_breaks)):
+        # a later break below the one before it would count energies twice
+        log_breaks[i] = torch.maximum(log_breaks[i], log_breaks[i - 1])
+    scale, total = None, None
+    for i, index in enumerate(indices):
+        start, stop = low, high
+        if i > 0:
+            start, stop = torch.maximum(start, log_breaks[i - 1]), torch.maximum(stop, log_breaks[i - 1])
+        if i < len(log_breaks):
+            start, stop = torch.minimum(start, log_breaks[i]), torch.minimum(stop, log_breaks[i])
+        if i > 0:
+            step = (index - indices[i - 1]) * log_breaks[i - 1]
+            scale = step if scale is None else scale + step
+        part = integrals.power(start, stop, -index)
+        part = part if scale is None else part * torch.exp(scale)
+        total = part if total is None else total + part
+    return total
+
+
+class BrokenPowerLaw(Additive):
+    """Two power laws that meet at BreakE.
+
+    ``A(E) = norm E^-PhoIndx1`` up to BreakE and ``norm BreakE^(PhoIndx2 - PhoIndx1) E^-PhoIndx2`` above; norm in photon
+    keV^-1 cm^-2 s^-1 at 1 keV (of the first). Bin integrals are exact, also in the bin with the break.
+    """
+
+    name = "bknpower"
+    parameters = (
+        _index("PhoIndx1"),
+        Parameter("BreakE", 5.0, "keV", 0.0, 0.01, 1e6, 1e6, log=True),
+        _index("PhoIndx2", 2.0),
+    )
+    norm = AT_1_KEV
+    source = "XSPEC manual, bknpower"
+
+    def evaluate(self, grid: Grid, *, PhoIndx1: Tensor, BreakE: Tensor, PhoIndx2: Tensor) -> Tensor:
+        return _broken(grid, (PhoIndx1, PhoIndx2), (BreakE,))
+
+
+class TwiceBrokenPowerLaw(Additive):
+    """Three power laws that meet at BreakE1 and BreakE2; as `BrokenPowerLaw`."""
+
+    name = "bkn2pow"
+    parameters = (
+        _index("PhoIndx1"),
+        Parameter("BreakE1", 5.0, "keV", 0.0, 0.01, 1e6, 1e6, log=True),
+        _index("PhoIndx2", 2.0),
+        Parameter("BreakE2", 10.0, "keV", 0.0, 0.01, 1e6, 1e6, log=True),
+        _index("PhoIndx3", 3.0),
+    )
+    norm = AT_1_KEV
+    source = "XSPEC manual, bkn2pow"
+
+    def evaluate(self, grid: Grid, *, PhoIndx1, BreakE1, PhoIndx2, BreakE2, PhoIndx3) -> Tensor:
+        return _broken(grid, (PhoIndx1, PhoIndx2, PhoIndx3), (BreakE1, BreakE2))

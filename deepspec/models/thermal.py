@@ -111,15 +111,14 @@ class DiskTable:
     def _knots(place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """q and dq/d(ln x) at given ln x.
 
-        ``exp(x) Int_x^inf v^5/3 / (exp v - 1) dv = Sum_k exp(-(k-1) x) Int_0^inf (x + t)^5/3 exp(-k t) dt`` would converge
-        slowly at small x, so the integral is built up from infinity by quadrature between neighbouring knots.
+        The integral is built up from infinity by Gauss quadrature between neighbouring knots; every piece carries the
+        factor exp(x) of its own knot, so that nothing underflows.
         """
         x = np.exp(place)
         node, weight = np.polynomial.legendre.leggauss(12)
         edges = np.append(place, place[-1] + 0.05)
         length = np.diff(edges)[:, None]
         v = np.exp(edges[:-1, None] + 0.5 * (node + 1) * length)
-        # every piece carries exp(x of its own lower knot), so that nothing underflows
         piece = (0.5 * weight * length * v ** (8 / 3) * np.exp(x[:, None] - v) / -np.expm1(-v)).sum(1)
         scaled = np.empty_like(x)
         tail = 0.0
