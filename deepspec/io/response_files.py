@@ -70,7 +70,8 @@ def read_response(rmf: str | Path, arf: str | Path | None = None) -> Response:
         arf_hdus, hashes[str(arf_file)] = open_fits(arf_file)
         with quiet(), foreign_errors(arf_file, "an effective area"):
             low, high, values = _area(arf_hdus, arf_file)
-        area, arf_name = _on_grid(low, high, values, edges, arf_file, file), str(arf_file)
+        edges, area = _on_grid(low, high, values, edges, arf_file, file)
+        arf_name = str(arf_file)
     if edges[0] > edges[-1]:
         edges, matrix, area = edges[::-1], matrix[::-1], area[::-1]
     return Response(
@@ -122,22 +123,24 @@ def _matrix(hdus, file: Path):
     matrix_hdu, bounds_hdu = _ready(hdus, file)
     with quiet() as said:
         rmf = sherpa_io.read_rmf(fits.HDUList([fits.PrimaryHDU(), matrix_hdu, bounds_hdu]))
-    notes = []
+    notes, offset = [], int(rmf.offset)
     if any("TLMIN" in message for message in said):
-        notes.append(f"{file.name}: no TLMIN for F_CHAN; channels are taken to count from 1, as the standard says")
+        # The standard's default is 1; a matrix that uses channel 0 cannot count from 1
+        offset = min(1, int(np.min(rmf.f_chan, initial=1)))
+        notes.append(f"{file.name}: no TLMIN for F_CHAN; its channels are taken to count from {offset}")
     bounds = np.column_stack([rmf.e_min, rmf.e_max]).astype(float)
     if not np.isfinite(bounds).all():
         raise UserError("EBOUNDS holds values that are not numbers", source=file, remedy="fetch the file again")
     bounds.sort(axis=1)
     edges = _edges(rmf.energ_lo, rmf.energ_hi, file)
-    matrix = _sparse(rmf, len(bounds), file)
-    return edges, matrix, bounds, int(rmf.offset), notes
+    matrix = _sparse(rmf, offset, len(bounds), file)
+    return edges, matrix, bounds, offset, notes
 
 
-def _sparse(rmf, n_channel: int, file: Path) -> csr_matrix:
+def _sparse(rmf, offset: int, n_channel: int, file: Path) -> csr_matrix:
     """CSR matrix of Sherpa's flat arrays, shape (n_energy, n_channel)."""
     groups, length = np.asarray(rmf.n_grp).astype(np.int64), np.asarray(rmf.n_chan).astype(np.int64)
-    first = np.asarray(rmf.f_chan).astype(np.int64) - int(rmf.offset)
+    first = np.asarray(rmf.f_chan).astype(np.int64) - offset
     values = np.asarray(rmf.matrix, dtype=float)
     total = int(length.sum())
     if groups.sum() != len(length) or len(length) != len(first) or total != len(values) or (length < 0).any():
@@ -203,29 +206,34 @@ def _area(hdus, file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.asarray(arf.energ_lo, dtype=float), np.asarray(arf.energ_hi, dtype=float), values
 
 
-def _on_grid(low, high, values, edges: np.ndarray, arf: Path, rmf: Path) -> np.ndarray:
-    """The area on the energies of the matrix: grids must be equal, or one a part of the other.
+def _on_grid(low, high, values, edges: np.ndarray, arf: Path, rmf: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Energies of the matrix, and the area on them: grids must be equal, or one a part of the other.
 
-    Energies that the ARF does not reach get no area (the pn matrix of Circinus starts at 0.001 keV, its ARF at 0.05).
+    Energies that the ARF does not reach get no area. Where the first or last bin of the ARF is the narrower one
+    (the pn matrix of Circinus starts at 0.001 keV, its ARF at 0.05 keV) its limit holds, as in Sherpa.
     """
-    problem = UserError(
-        f"its energy bins do not match those of {rmf.name}",
-        source=arf,
-        remedy="use the ARF that was made with this RMF, or make it again on its grid",
-    )
-    rising = edges if edges[0] < edges[-1] else edges[::-1]
+    falling = edges[0] > edges[-1]
+    grid = edges[::-1].copy() if falling else edges.copy()
     order = np.argsort(low)
     low, high, values = low[order], high[order], values[order]
-    width = np.diff(rising)
-    middle = 0.5 * (low + high)
-    at = np.clip(np.searchsorted(rising, middle) - 1, 0, len(width) - 1)
-    inside = (middle > rising[0]) & (middle < rising[-1])
-    close = _GRID_TOLERANCE * width[at]
-    aligned = (np.abs(low - rising[at]) < close) & (np.abs(high - rising[at + 1]) < close)
-    if not inside.any() or not aligned[inside].all() or len(np.unique(at[inside])) != inside.sum():
-        raise problem
-    if np.diff(at[inside]).max(initial=1) > 1:
-        raise problem
-    area = np.zeros(len(width))
+    at = np.clip(np.searchsorted(grid, 0.5 * (low + high)) - 1, 0, len(grid) - 2)
+    close = _GRID_TOLERANCE * (high - low)
+    low_fits, high_fits = np.abs(low - grid[at]) < close, np.abs(high - grid[at + 1]) < close
+    # Only the outermost limits may lie inside a bin of the matrix
+    low_fits[0] |= at[0] == 0 and low[0] > grid[0]
+    high_fits[-1] |= at[-1] == len(grid) - 2 and high[-1] < grid[-1]
+    inside = (high > grid[0] + close) & (low < grid[-1] - close)
+    steps = np.diff(at[inside])
+    if not (inside.any() and (low_fits & high_fits)[inside].all() and (steps == 1).all()):
+        raise UserError(
+            f"its energy bins do not match those of {rmf.name}",
+            source=arf,
+            remedy="use the ARF that was made with this RMF, or make it again on its grid",
+        )
+    area = np.zeros(len(grid) - 1)
     area[at[inside]] = values[inside]
-    return area if edges[0] < edges[-1] else area[::-1]
+    if at[0] == 0 and low[0] - grid[0] >= close[0]:
+        grid[0] = low[0]
+    if at[-1] == len(grid) - 2 and grid[-1] - high[-1] >= close[-1]:
+        grid[-1] = high[-1]
+    return (grid[::-1], area[::-1]) if falling else (grid, area)

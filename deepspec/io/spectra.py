@@ -64,7 +64,9 @@ def read_spectrum(
         for key in _LINKS:
             hdu.header.remove(key, ignore_missing=True, remove_all=True)
         spectrum = _convert(hdu, file, digest, use_errors, found_row)
-    return spectrum, links
+    if background:
+        spectrum = _unscaled(spectrum, file)
+    return _noted(spectrum, file), links
 
 
 def _is_spectrum(hdu) -> bool:
@@ -174,7 +176,7 @@ def _convert(hdu, file: Path, digest: str, use_errors: bool, row: int | None) ->
     notes = spectrum.notes
     if pha.syserror is not None:
         notes += (f"{file.name}: systematic errors (SYS_ERR) are not used",)
-    return replace(spectrum, backgrounds=tuple(_checked(b, file) for b in backgrounds), notes=notes)
+    return replace(spectrum, backgrounds=tuple(_noted(_checked(b, file), file) for b in backgrounds), notes=notes)
 
 
 def _exposure(header, file: Path) -> float:
@@ -231,7 +233,34 @@ def _checked(spectrum: Spectrum, file: Path) -> Spectrum:
         if whole.all() and rounded.any():
             counts = rounded
             notes.append(f"{file.name}: rates times EXPOSURE are whole numbers and were rounded to counts")
-    spectrum = replace(spectrum, counts=counts, error=None if error is None else np.nan_to_num(error))
-    if not spectrum.whole:
-        notes.append(f"{file.name}: not Poisson counts, {spectrum.why_not_poisson}")
-    return replace(spectrum, notes=tuple(notes))
+    return replace(spectrum, counts=counts, error=None if error is None else np.nan_to_num(error), notes=tuple(notes))
+
+
+def _noted(spectrum: Spectrum, file: Path) -> Spectrum:
+    if spectrum.whole:
+        return spectrum
+    return replace(spectrum, notes=(*spectrum.notes, f"{file.name}: not Poisson counts, {spectrum.why_not_poisson}"))
+
+
+def _unscaled(background: Spectrum, file: Path) -> Spectrum:
+    """Undo the scaling of a background whose counts are all whole multiples of one number.
+
+    Filter-wheel-closed spectra are often written that way: counts times a factor, with an exposure to match. Dividing
+    both by the factor leaves the background expected in the source region as it is and gives back Poisson counts.
+    """
+    counts = background.counts
+    if background.whole or background.is_rate or background.error is not None or (counts < 0).any():
+        return background
+    values = np.unique(counts)
+    if len(values) < 10:
+        return background
+    unit = float(np.min(np.diff(values)))
+    if not unit > 1e-5 * values[-1]:
+        return background
+    number = np.round(counts / unit)
+    unit = float(counts.sum() / number.sum())
+    number = np.round(counts / unit)
+    if np.abs(counts / unit - number).max() > 1e-3 + 1e-6 * number.max():
+        return background
+    note = f"{file.name}: counts are whole multiples of {unit:.6g}; counts and exposure were divided by it"
+    return replace(background, counts=number, exposure=background.exposure / unit, notes=(*background.notes, note))
