@@ -116,3 +116,21 @@ def test_installed_wheel_works_without_the_checkout(distributions, which, tmp_pa
         "assert 0 < float(factor[0]) < float(factor[1]) < 1, factor"
     )
     run(python, "-c", code, **clean)
+
+
+def test_setup_names_the_missing_debian_packages(tmp_path):
+    """A user who is not root is told what to type before anything is installed."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("bash", "dirname", "g++", "python3"):
+        (tools / name).symlink_to(shutil.which(name) if name != "python3" else sys.executable)
+    (tools / "id").write_text(f"#!{shutil.which('bash')}\necho 1000\n")
+    (tools / "id").chmod(0o755)
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    done = subprocess.run(
+        [tools / "bash", tmp_path / "scripts/setup.sh"], env={"PATH": str(tools)}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "sudo apt-get install bison flex pkg-config libfftw3-dev" in done.stderr
+    assert not (tmp_path / ".venv").exists()
