@@ -39,7 +39,6 @@ COMPONENTS = Registry(
         "gabs": "deepspec.models.factors:GaussianAbsorption",
         # operations on a whole spectrum
         "zashift": "deepspec.models.convolution:RedshiftAdditive",
-        "zmshift": "deepspec.models.convolution:RedshiftMultiplicative",
         "cflux": "deepspec.models.convolution:EnergyFlux",
         "cpflux": "deepspec.models.convolution:PhotonFlux",
     },

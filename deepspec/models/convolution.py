@@ -30,21 +30,11 @@ class RedshiftAdditive(Convolution):
 
     name = "zashift"
     parameters = (REDSHIFT,)
+    linear = True  # the redshifted sum is the sum of the redshifted terms
     source = "XSPEC manual, zashift"
 
     def apply(self, grid: Grid, inner: Inner, *, Redshift: Tensor) -> Tensor:
         return inner(rest_frame(grid, Redshift)) / (1.0 + Redshift)
-
-
-class RedshiftMultiplicative(Convolution):
-    """A factor seen at redshift z: ``factor(E (1 + z))``, evaluated on the shifted bins."""
-
-    name = "zmshift"
-    parameters = (REDSHIFT,)
-    source = "XSPEC manual, zmshift"
-
-    def apply(self, grid: Grid, inner: Inner, *, Redshift: Tensor) -> Tensor:
-        return inner(rest_frame(grid, Redshift))
 
 
 def _steps(reach: Tensor) -> int:
@@ -106,9 +96,9 @@ class EnergyFlux(_FluxOfBand):
     """Energy flux of a band as parameter.
 
     ``f(E) 10^lg10Flux / F``, F the flux of the argument between Emin and Emax [erg cm^-2 s^-1] from bin middles, with
-    1.60217653e-9 erg per keV, as XSPEC. Bins that are partly in the band count by their fraction. Where the band reaches
-    beyond the grid the argument is evaluated on further bins, so the flux is that of the whole band (XSPEC sees only the
-    part on the grid). Freeze the norm of one additive component of the argument.
+    1.60217653e-9 erg per keV, as XSPEC. Bins that are partly in the band count by their fraction. Where the band
+    reaches beyond the grid the argument is evaluated on further bins, so the flux is that of the whole band (XSPEC sees
+    only the part on the grid). Freeze the norm of one additive component of the argument.
 
     Raises
     ------

@@ -96,8 +96,8 @@ class HighEnergyCutoff(Multiplicative):
 class GaussianAbsorption(Multiplicative):
     """Absorption line of Gaussian optical depth.
 
-    ``exp(-Strength / (Sigma sqrt(2 pi)) exp(-(E - LineE)^2 / (2 Sigma^2)))``, averaged over the bin. Sigma = 0 is a line
-    spread evenly over its bin, as in XSPEC.
+    ``exp(-Strength / (Sigma sqrt(2 pi)) exp(-(E - LineE)^2 / (2 Sigma^2)))``, averaged over the bin. Sigma = 0 is a
+    line spread evenly over its bin, as in XSPEC.
     """
 
     name = "gabs"

@@ -48,8 +48,8 @@ class Gaussian(Additive):
     """Gaussian emission line.
 
     ``A(E)`` is proportional to ``exp(-(E - LineE)^2 / (2 Sigma^2))`` at positive energies; norm is all its photons, in
-    photon cm^-2 s^-1. Bin integrals are exact (error function); XSPEC adds what lies beyond about 5.6 Sigma (2e-8 of the line)
-    to the last bin before. Sigma = 0 puts the whole line in one bin, and its derivatives are zero there.
+    photon cm^-2 s^-1. Bin integrals are exact (error function); XSPEC adds what lies beyond about 5.6 Sigma (2e-8 of
+    the line) to the last bin before. Sigma = 0 puts the whole line in one bin, and its derivatives are zero there.
     """
 
     name = "gaussian"
