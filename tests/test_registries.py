@@ -55,6 +55,12 @@ def test_public_names_exist_and_are_listed():
         assert name in dir(deepspec)
 
 
+def test_no_public_name_is_also_a_module():
+    """Which of the two `deepspec.name` means would depend on what was imported before."""
+    modules = {module.name for module in pkgutil.iter_modules(deepspec.__path__)}
+    assert not modules & set(deepspec.__all__)
+
+
 def test_a_name_that_is_not_public_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no_such_name"):
         deepspec.no_such_name  # noqa: B018
