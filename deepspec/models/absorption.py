@@ -40,6 +40,8 @@ SMALLEST = 1e-30
 """Stands for a cross-section of zero in the logarithm [1e-22 cm2]."""
 
 
+EDGE_GAP = 2e-6
+"""Two knots nearer than this in ln E are the two sides of an absorption edge."""
 LAST = math.log(100.0)
 """ln of the energy [keV] above which XSPEC's cross-sections are zero."""
 
@@ -56,7 +58,9 @@ class CrossSection:
     def __init__(self, energy, value):
         self.log_energy = torch.log(torch.as_tensor(energy, dtype=torch.float64))
         self.log_value = torch.log(torch.as_tensor(value, dtype=torch.float64).clamp(min=SMALLEST))
-        self.slope = torch.diff(self.log_value) / torch.diff(self.log_energy)
+        gap = torch.diff(self.log_energy)
+        # an absorption edge is a step: between its two knots a slope would be an accident of the table
+        self.slope = torch.where(gap < EDGE_GAP, 0.0, torch.diff(self.log_value) / gap)
 
     def __call__(self, log_energy: Tensor) -> Tensor:
         """Cross-section at the given ln(energy), any shape; differentiable except at the knots."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -123,6 +124,15 @@ class Grid:
         return Grid(self.edges * factor)
 
 
+def dual_level():
+    """A forward-mode level of torch, or the one that is already open: torch knows one at a time.
+
+    Sharing it is safe where the values that are differentiated carry no tangent of the outer level, as where a
+    convolution asks its argument for derivatives.
+    """
+    return forward_ad.dual_level() if forward_ad._current_level < 0 else nullcontext()
+
+
 def forward_derivatives(
     function: Callable[..., Tensor], values: Mapping[str, Tensor], wanted: Sequence[str]
 ) -> tuple[Tensor, Tensor]:
@@ -144,7 +154,7 @@ def forward_derivatives(
     derivatives : Tensor, shape (len(wanted), ..., n)
     """
     count = len(wanted)
-    with forward_ad.dual_level():
+    with dual_level():
         stacked = {}
         for name, value in values.items():
             value = value.detach().expand(count, *value.shape)
