@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize_scalar
 from scipy.special import xlogy
 
 from deepspec.binned import BinnedData
-from deepspec.statistics import FLOOR, STATISTICS, CStat, PGStat, WStat
+from deepspec.errors import UserError
+from deepspec.statistics import FLOOR, STATISTICS, CStat, PGStat, WStat, choose_statistic
 
 SIZE = 8
 POISSON = ["cstat", "wstat", "pgstat"]
@@ -48,6 +49,7 @@ errors = arrays(float, SIZE, elements=st.one_of(st.just(0.0), st.floats(0.1, 30.
 
 
 @pytest.mark.parametrize("name", EVERY)
+@settings(max_examples=40)
 @given(n=counts_of, b=counts_of, a=ratios, e=errors, m=predicted)
 def test_everything_is_finite_with_zeros_anywhere(name, n, b, a, e, m):
     n[0], b[0] = 0.0, 0.0
@@ -75,6 +77,7 @@ def test_everything_is_finite_with_zeros_anywhere(name, n, b, a, e, m):
 
 
 @pytest.mark.parametrize("name", EVERY)
+@settings(max_examples=40)
 @given(n=counts_of, b=counts_of, a=ratios, e=errors, m=predicted)
 def test_slope_and_curvature_are_the_derivatives(name, n, b, a, e, m):
     statistic = made(name, n, b, a, e)
@@ -321,3 +324,225 @@ def test_pgstat_with_a_large_poisson_background_is_near_wstat():
     gaussian = PGStat.from_tensors(n, b, np.full(50, 0.05), background_error=np.sqrt(b)).value(m)
     counted = WStat.from_tensors(n, b, np.full(50, 0.05)).value(m)
     assert float(gaussian) == pytest.approx(float(counted), rel=0.01)
+
+
+# Fisher weights and simulated data ----------------------------------------------------------------------------------
+
+
+def test_fisher_weight_of_cstat_is_the_mean_curvature():
+    rng = np.random.default_rng(10)
+    m = torch.tensor([0.3, 1.0, 4.0, 30.0], dtype=torch.float64).expand(40000, -1)
+    drawn = CStat.from_tensors(np.zeros(4)).draw(m, rng)
+    torch.testing.assert_close(drawn.curvature(m).mean(0), drawn.weight(m)[0], rtol=0.03, atol=0.0)
+
+
+def test_fisher_weight_of_chi2modvar_is_the_mean_curvature():
+    rng = np.random.default_rng(11)
+    m = torch.tensor([3.0, 10.0, 200.0], dtype=torch.float64).expand(40000, -1)
+    drawn = STATISTICS["chi2modvar"].from_tensors(np.zeros(3)).draw(m, rng)
+    torch.testing.assert_close(drawn.curvature(m).mean(0), drawn.weight(m)[0], rtol=0.01, atol=0.0)
+
+
+@pytest.mark.parametrize("name", ["wstat", "pgstat"])
+@pytest.mark.parametrize(("ratio", "agreement"), [(0.1, 0.02), (1.0, 0.05)])
+def test_fisher_weight_with_a_background_is_near_the_mean_curvature(name, ratio, agreement):
+    rng = np.random.default_rng(12)
+    m = torch.tensor([10.0, 30.0, 100.0, 3.0], dtype=torch.float64).expand(40000, -1)
+    region = np.array([10.0, 30.0, 3.0, 100.0])
+    a = np.full(4, ratio)
+    counts = m.numpy() + a * region  # at these data the profiled background is `region`
+    start = made(name, counts[0], region, a, np.sqrt(region))
+    drawn = start.draw(m, rng)
+    exact = torch.tensor(2.0 / (m[0].numpy() + a * region + a**2 * region))
+    torch.testing.assert_close(drawn.curvature(m).mean(0), exact, rtol=agreement, atol=0.0)
+    torch.testing.assert_close(drawn.weight(m).mean(0), exact, rtol=agreement, atol=0.0)
+    torch.testing.assert_close(start.weight(m[0]), exact, rtol=1e-9, atol=0.0)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_drawn_data_have_the_right_mean_and_shape(name):
+    rng = np.random.default_rng(13)
+    m = torch.tensor([5.0, 20.0, 80.0], dtype=torch.float64).expand(20000, -1)
+    region, a = np.array([40.0, 4.0, 12.0]), np.array([0.2, 0.5, 1.0])
+    start = made(name, m[0].numpy() + a * region, region, a, np.array([3.0, 2.0, 4.0]))
+    drawn = start.draw(m, rng)
+    assert drawn.counts.shape == m.shape
+    assert drawn.value(m).shape == (20000,)
+    expected = m[0] + start.background(m[0])
+    error = torch.sqrt(expected / 20000)
+    assert ((drawn.counts.mean(0) - expected).abs() < 5 * error).all()
+    if start.uses_background:
+        region, spread = torch.tensor(region), torch.sqrt(torch.tensor(region))
+        if name == "pgstat":
+            spread = torch.tensor([3.0, 2.0, 4.0])
+        assert ((drawn.background_counts.mean(0) - region).abs() < 5 * spread / 20000**0.5).all()
+        torch.testing.assert_close(drawn.background_counts.std(0), spread.double(), rtol=0.03, atol=0.0)
+    again = start.draw(m, np.random.default_rng(13))
+    torch.testing.assert_close(again.counts, drawn.counts, rtol=0, atol=0)
+
+
+def test_chi2_draws_with_the_errors_of_the_file():
+    start = STATISTICS["chi2"](binned([5.5, 40.0], poisson=False, error=np.array([2.0, 3.0])))
+    m = torch.tensor([6.0, 41.0], dtype=torch.float64).expand(20000, -1)
+    drawn = start.draw(m, np.random.default_rng(14))
+    torch.testing.assert_close(drawn.counts.std(0), torch.tensor([2.0, 3.0]).double(), rtol=0.03, atol=0.0)
+    assert float(drawn.value(m).mean()) == pytest.approx(2.0, rel=0.03)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_batch_of_data_is_each_data_set_by_itself(name):
+    rng = np.random.default_rng(15)
+    n, b = rng.poisson(6.0, (5, SIZE)) * 1.0, rng.poisson(9.0, (5, SIZE)) * 1.0
+    a, e = rng.uniform(0.1, 1.0, SIZE), rng.uniform(1.0, 4.0, SIZE)
+    m = torch.tensor(rng.uniform(0.0, 12.0, (5, SIZE)))
+    together = made(name, n, b, a, e).value(m)
+    alone = torch.stack([made(name, n[i], b[i], a, e).value(m[i]) for i in range(5)])
+    torch.testing.assert_close(together, alone)
+    # Starts as one more axis in front of the data sets.
+    many_starts = made(name, n, b, a, e).value(torch.stack([m, m + 1.0, m + 2.0]))
+    torch.testing.assert_close(many_starts[0], together)
+
+
+def test_map_selects_data_sets_and_bins():
+    n, b, a = np.arange(12.0).reshape(3, 4), np.full((3, 4), 5.0), np.full(4, 0.5)
+    statistic = WStat.from_tensors(n, b, a)
+    m = torch.tensor([1.0, 2.0, 3.0, 4.0]).double()
+    picked = statistic.map(lambda t: t[1] if t.dim() > 1 else t)
+    torch.testing.assert_close(picked.value(m), statistic.value(m)[1])
+    bins = statistic.map(lambda t: t[..., 1:])
+    torch.testing.assert_close(bins.per_bin(m[1:]), statistic.per_bin(m)[:, 1:])
+
+
+def test_data_in_use_do_not_change_with_the_array_they_came_from():
+    counts = np.array([1.0, 2.0])
+    statistic = CStat.from_tensors(counts)
+    counts[:] = 99.0
+    assert statistic.counts.tolist() == [1.0, 2.0]
+
+
+# chi2 ---------------------------------------------------------------------------------------------------------------
+
+
+def test_chi2_takes_the_errors_of_the_files():
+    data = binned(
+        [10.5, -3.0],
+        [4.5, 8.0],
+        0.5,
+        poisson=False,
+        error=np.array([2.0, 3.0]),
+        background_poisson=False,
+        background_error=np.array([1.0, 4.0]),
+    )
+    value = STATISTICS["chi2"](data).per_bin(torch.tensor([7.0, 1.0]).double())
+    expected = [(10.5 - 2.25 - 7.0) ** 2 / (4 + 0.25), (-3.0 - 4.0 - 1.0) ** 2 / (9 + 0.25 * 16)]
+    np.testing.assert_allclose(value, expected, rtol=1e-14)
+
+
+def test_chi2modvar_of_subtracted_data():
+    statistic = STATISTICS["chi2modvar"](binned([20.0], [10.0], 0.5))
+    value = float(statistic.value(torch.tensor([12.0]).double()))
+    assert value == pytest.approx((20 - 5 - 12) ** 2 / (12 + 5 + 2.5))
+
+
+def test_churazov_averages_over_the_nearest_bins_with_ten_counts():
+    counts = [0.0, 2.0, 3.0, 1.0, 40.0, 0.0, 0.0]
+    variance = STATISTICS["chi2churazov"](binned(counts)).variance
+    # The windows reach bin 4 at half-width 4, 3, 2, 1, 0, 1, 2; at the ends they are cut.
+    by_hand = [46 / 5, 46 / 5, 46 / 5, 44 / 3, 40.0, 40 / 3, 40 / 3]
+    np.testing.assert_allclose(variance, by_hand)
+
+
+# choice and messages ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "reason"),
+    [
+        (binned([3.0, 4.0]), "cstat", "no background"),
+        (binned([3.0, 4.0], [1.0, 2.0], 0.5), "wstat", "both Poisson"),
+        (
+            binned([3.0, 4.0], [1.5, 2.0], 0.5, background_poisson=False, background_error=np.ones(2)),
+            "pgstat",
+            "Gaussian errors",
+        ),
+        (binned([3.5, 4.0], poisson=False, error=np.ones(2)), "chi2", "not Poisson"),
+    ],
+)
+def test_the_data_choose_the_statistic(data, name, reason):
+    chosen, why = choose_statistic(data)
+    assert chosen == name
+    assert why.startswith(f"{name}, because")
+    assert reason in why
+    assert STATISTICS[chosen](data).name == name
+
+
+def test_the_choice_warns_of_empty_background_bins():
+    few_empty = binned(np.full(20, 3.0), np.r_[0.0, np.full(19, 2.0)], 0.5)
+    many_empty = binned(np.full(20, 3.0), np.r_[np.zeros(13), np.full(7, 2.0)], 0.5)
+    assert "minbkg" not in choose_statistic(few_empty)[1]
+    assert "65% of the bins" in choose_statistic(many_empty)[1]
+    assert "--group minbkg:" in choose_statistic(many_empty)[1]
+    assert "--group minbkg:" in WStat(many_empty).notes[0]
+
+
+def test_cstat_says_that_it_ignores_a_background():
+    assert CStat(binned([3.0])).notes == ()
+    assert "wstat" in CStat(binned([3.0], [1.0], 0.5)).notes[0]
+
+
+GAUSSIAN = binned([3.5, -4.0], poisson=False, error=np.ones(2))
+BARE = binned([3.5, -4.0], poisson=False)
+PLAIN = binned([3.0, 0.0])
+RATES = binned([3.0, 4.0], [1.5, 2.0], 0.5, background_poisson=False)
+COUNTED = binned([3.0, 4.0], [1.0, 2.0], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        *((name, GAUSSIAN, ["Poisson counts", "--stat"]) for name in EVERY if name not in ("chi2", "chi2datavar")),
+        ("wstat", PLAIN, ["needs a background", "--bkg"]),
+        ("pgstat", PLAIN, ["needs a background", "--bkg"]),
+        ("wstat", RATES, ["Poisson counts in the background", "pgstat"]),
+        ("pgstat", COUNTED, ["errors of the background", "wstat"]),
+        ("chi2", BARE, ["errors", "STAT_ERR"]),
+        ("chi2", RATES, ["errors of the background", "STAT_ERR"]),
+        ("chi2gehrels", RATES, ["background is not Poisson"]),
+        ("chi2datavar", PLAIN, ["1 of 2 bins", "zero variance", "--group"]),
+        ("chi2", binned([3.5, 1.0], poisson=False, error=np.array([1.0, 0.0])), ["1 of 2 bins", "zero variance"]),
+        ("wstat", binned([3.0, 1.0], [1.0, 1.0], [0.5, 0.0]), ["BACKSCAL", "1 of 2 bins"]),
+        ("chi2", binned([3.0, 1.0], [1.0, 1.0], [0.5, np.nan]), ["BACKSCAL", "1 of 2 bins"]),
+        (
+            "pgstat",
+            binned([3.0], [-1.5], 0.5, background_poisson=False, background_error=np.zeros(1)),
+            ["background errors", "1 of 1 bins"],
+        ),
+    ],
+)
+def test_unsuitable_data_are_refused_in_a_sentence(name, data, words):
+    with pytest.raises(UserError) as caught:
+        STATISTICS[name](data)
+    for word in words:
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "data", [BARE, binned([3.0], [1.5], 0.5, background_poisson=False)], ids=["source", "background"]
+)
+def test_no_statistic_suits_numbers_without_errors(data):
+    with pytest.raises(UserError, match="no statistic suits"):
+        choose_statistic(data)
+
+
+@pytest.mark.parametrize(("other", "ours"), [("chi2xspecvar", "chi2"), ("chi", "chi2"), ("CSTAT", "cstat")])
+def test_other_programs_spellings(other, ours):
+    assert STATISTICS[other] is STATISTICS[ours]
+
+
+def test_every_statistic_shows_its_formula():
+    for name, cls in STATISTICS.items():
+        assert cls.name == name
+        assert "Σ" in cls.formula
+        assert "\n" not in cls.formula
