@@ -87,8 +87,8 @@ class Observation:
         method : str or Grouping
             As `Spectrum.group`, or "auto": "optimal" (Kaastra & Bleeker 2016) where a response matrix is known, and
             if the background is more than 3 % of the noticed counts, each bin with at least one background
-            count besides, because W-stat is biased below about one. Channels are kept as they are where the
-            file has one bin per channel by nature (no matrix).
+            count besides, because W-stat is biased below about one. Rates and subtracted spectra keep the groups
+            of the file, if it has any, for which their errors are made.
         number : float, optional
         """
         if isinstance(method, str) and method.strip().lower() == "auto":
@@ -105,6 +105,9 @@ class Observation:
     def default_grouping(self) -> Grouping:
         """What "auto" stands for with the channels noticed now."""
         spectrum = self.spectrum
+        if not spectrum.poisson and spectrum.has_groups:
+            # Errors of rates often hold for the file's groups only (ROSAT: one channel of each carries them)
+            return parse_grouping("file")
         text = "none" if self.response is None else "optimal"
         if spectrum.backgrounds and all(b.poisson for b in spectrum.backgrounds):
             used = replace(spectrum, grouping=parse_grouping("none")).noticed
@@ -176,7 +179,7 @@ class Observation:
         per_channel = spectrum.exposure * spectrum.areascal
         grouped = response.matrix @ self.binning.matrix.multiply(per_channel[:, None]).tocsr()
         weight = grouped.multiply(response.area[:, None]).tocsr()
-        reached = np.flatnonzero(weight.max(axis=1).toarray().ravel() > 0)
+        reached = np.flatnonzero(abs(weight).sum(axis=1) > 0)
         if not len(reached):
             raise UserError(
                 "no photon energy of the response reaches the noticed channels",
@@ -239,6 +242,13 @@ class Observation:
                 source=source,
                 remedy="use --stat chi2",
             )
+        error = self.binned.error
+        if error is not None and not (error > 0).all():
+            raise UserError(
+                f"{int((error <= 0).sum())} of {len(error)} bins have no error (STAT_ERR is 0)",
+                source=source,
+                remedy="group them: --group file or --group snr:3",
+            )
         for background in spectrum.backgrounds:
             if background.rates_without_exposure and not gaussian and statistic != "pgstat":
                 raise UserError(
@@ -285,8 +295,8 @@ class Observation:
         text = f"grouping: {words}"
         if spectrum.backgrounds:
             text += "; the background has the bins of the source"
-        if spectrum.flags is not None and (spectrum.flags == -1).any() and not spectrum.grouping.from_file:
+        if spectrum.has_groups and not spectrum.grouping.from_file:
             text += "; the file's own groups are not used"
-        if any(b.flags is not None and (b.flags == -1).any() for b in spectrum.backgrounds):
+        if any(b.has_groups for b in spectrum.backgrounds):
             text += "; groups in the background file are not used"
         return text

@@ -151,6 +151,11 @@ class Spectrum:
         return bool(np.all(counts >= 0) and np.all(counts == np.round(counts)))
 
     @property
+    def has_groups(self) -> bool:
+        """True if the file groups channels."""
+        return self.flags is not None and bool((self.flags == -1).any())
+
+    @property
     def poisson(self) -> bool:
         """True if the counts can be Poisson counts and the file's errors are not in force."""
         return self.whole and not self.use_errors

@@ -10,7 +10,7 @@ import numpy as np
 
 from deepspec.errors import UserError
 from deepspec.io.response_files import RMF_FOLDER_VARIABLE, find_canned, read_response
-from deepspec.io.spectra import Links, read_spectrum, split_row
+from deepspec.io.spectra import Links, holds_background, read_spectrum, split_row
 from deepspec.observation import Observation
 from deepspec.response import Response
 from deepspec.spectrum import Spectrum
@@ -127,11 +127,9 @@ def _rmf_path(spectrum: Spectrum, linked: str, given, folder) -> Path | None:
         return path
     canned = find_canned(linked, folder)
     if canned is None:
-        where = f"in {folder} either" if folder else "beside it"
+        also = f", nor in {folder}" if folder else ""
         raise UserError(
-            f"its response matrix {linked} (RESPFILE) is not there, nor {where}"
-            if folder
-            else f"its response matrix {linked} (RESPFILE) is not {where}",
+            f"its response matrix {linked} (RESPFILE) is not there{also}",
             source=spectrum.path,
             remedy=f"give --rmf FILE, or --rmf-dir FOLDER (or {RMF_FOLDER_VARIABLE}) where canned matrices lie",
         )
@@ -173,6 +171,10 @@ def _backgrounds(spectrum: Spectrum, links: Links, given) -> tuple[Spectrum, ...
 def _linked_background(spectrum: Spectrum, linked: str) -> str:
     name, row = split_row(linked)
     path = beside(spectrum, name)
+    own = split_row(spectrum.path)[0]
+    if not _there(path) and holds_background(own):
+        # A file that carries its background in a second extension and was renamed since
+        return own
     if not _there(path):
         raise UserError(
             f"its background {linked} (BACKFILE) is not there",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,20 +22,38 @@ LOWEST_ENERGY = 1e-10
 #: Rows that sum to more than this cannot be probabilities: the matrix holds areas.
 _LARGEST_PROBABILITY = 1.5
 
+#: INTEGRAL's ISGRI matrix dips to -0.6 % of its peak; more than this share cannot be meant.
+_LARGEST_NEGATIVE = 0.02
+
 #: Energy limits of ARF and RMF agree if they differ by less than this share of a bin.
 _GRID_TOLERANCE = 0.05
 
 
 def find_canned(name: str, folder: str | Path | None = None) -> Path | None:
-    """The matrix called `name` in `folder`, else in the folder that DEEPSPEC_RMF_DIR names; .gz is tried."""
-    stem = Path(name).name
+    """The matrix called `name` in `folder`, else in the folder that DEEPSPEC_RMF_DIR names.
+
+    .gz is tried, and the version that canned XMM matrices carry in their names: ``epn_e3_ef20_sdY6.rmf`` finds
+    ``epn_e3_ef20_sdY6_v19.0.rmf.gz``, the newest if there are several.
+    """
+    wanted = Path(name).name
     for place in (folder, os.environ.get(RMF_FOLDER_VARIABLE)):
         if not place:
             continue
-        for candidate in (Path(place) / stem, Path(place) / f"{stem}.gz"):
+        for candidate in (Path(place) / wanted, Path(place) / f"{wanted}.gz"):
             if candidate.is_file():
                 return candidate
+        versions = _versions(Path(place), wanted)
+        if versions:
+            return max(versions)[1]
     return None
+
+
+def _versions(place: Path, wanted: str) -> list[tuple[tuple[int, ...], Path]]:
+    stem, _, ending = wanted.partition(".")
+    pattern = re.compile(rf"{re.escape(stem)}_v(\d+(?:\.\d+)*)\.{re.escape(ending)}(\.gz)?")
+    files = sorted(place.iterdir()) if place.is_dir() else []
+    found = [(pattern.fullmatch(file.name), file) for file in files]
+    return [(tuple(map(int, match.group(1).split("."))), file) for match, file in found if match]
 
 
 def read_response(rmf: str | Path, arf: str | Path | None = None) -> Response:
@@ -69,7 +88,8 @@ def read_response(rmf: str | Path, arf: str | Path | None = None) -> Response:
         arf_file = existing(arf)
         arf_hdus, hashes[str(arf_file)] = open_fits(arf_file)
         with quiet(), foreign_errors(arf_file, "an effective area"):
-            low, high, values = _area(arf_hdus, arf_file)
+            low, high, values, arf_notes = _area(arf_hdus, arf_file)
+        notes += arf_notes
         edges, area = _on_grid(low, high, values, edges, arf_file, file)
         arf_name = str(arf_file)
     if edges[0] > edges[-1]:
@@ -132,8 +152,14 @@ def _matrix(hdus, file: Path):
     if not np.isfinite(bounds).all():
         raise UserError("EBOUNDS holds values that are not numbers", source=file, remedy="fetch the file again")
     bounds.sort(axis=1)
-    edges = _edges(rmf.energ_lo, rmf.energ_hi, file)
+    low, high = np.asarray(rmf.energ_lo, dtype=float), np.asarray(rmf.energ_hi, dtype=float)
     matrix = _sparse(rmf, offset, len(bounds), file)
+    # The ROSAT PSPC matrix has energy bins without width, into which no photon falls
+    filled = low != high
+    edges = _edges(low[filled], high[filled], file)
+    matrix = matrix[filled]
+    if (matrix.data < 0).any():
+        notes.append(f"{file.name}: the matrix has small negative elements, used as they are")
     return edges, matrix, bounds, offset, notes
 
 
@@ -153,7 +179,7 @@ def _sparse(rmf, offset: int, n_channel: int, file: Path) -> csr_matrix:
         raise UserError(
             f"F_CHAN points outside the {n_channel} channels of EBOUNDS", source=file, remedy="check TLMIN of F_CHAN"
         )
-    if not np.isfinite(values).all() or (values < 0).any():
+    if not np.isfinite(values).all() or values.min(initial=0.0) < -_LARGEST_NEGATIVE * values.max(initial=0.0):
         raise UserError("the matrix holds negative values or NaN", source=file, remedy="fetch the file again")
     keep = ~outside & (values != 0)
     result = csr_matrix((values[keep], (row[keep], column[keep])), shape=(len(groups), n_channel))
@@ -164,7 +190,6 @@ def _sparse(rmf, offset: int, n_channel: int, file: Path) -> csr_matrix:
 
 def _edges(low, high, file: Path) -> np.ndarray:
     """Limits of the energy bins in the order of the rows, shape (n_energy + 1,); 0 becomes `LOWEST_ENERGY`."""
-    low, high = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
     if len(low) == 0 or not (np.isfinite(low).all() and np.isfinite(high).all() and (high > low).all()):
         raise UserError("ENERG_LO and ENERG_HI are no energy bins", source=file, remedy="fetch the file again")
     if (low < 0).any():
@@ -184,7 +209,7 @@ def _edges(low, high, file: Path) -> np.ndarray:
 # --- area -----------------------------------------------------------------------------------------------------------
 
 
-def _area(hdus, file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _area(hdus, file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
     from astropy.io import fits
     from sherpa.astro import io as sherpa_io
 
@@ -201,9 +226,19 @@ def _area(hdus, file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         raise UserError(
             f"holds {len(values)} effective areas (type II)", source=file, remedy="extract one of them first"
         )
-    if not np.isfinite(values).all() or (values < 0).any():
-        raise UserError("SPECRESP holds negative values or NaN", source=file, remedy="correct it or make the ARF again")
-    return np.asarray(arf.energ_lo, dtype=float), np.asarray(arf.energ_hi, dtype=float), values
+    if not np.isfinite(values).all() or not (values > 0).any():
+        raise UserError("SPECRESP holds NaN or no area at all", source=file, remedy="correct it or make the ARF again")
+    low, high = np.asarray(arf.energ_lo, dtype=float), np.asarray(arf.energ_hi, dtype=float)
+    notes = []
+    if (values < 0).any():
+        # Interpolated areas of ISGRI fall below zero far above its band
+        where = f"{low[values < 0].min():.4g} and {high[values < 0].max():.4g} keV"
+        notes.append(f"{file.name}: negative areas between {where} count as zero")
+        values = np.maximum(values, 0.0)
+    filled = high > low
+    if not filled.any():
+        raise UserError("ENERG_LO and ENERG_HI are no energy bins", source=file, remedy="fetch the file again")
+    return low[filled], high[filled], values[filled], notes
 
 
 def _on_grid(low, high, values, edges: np.ndarray, arf: Path, rmf: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -69,12 +69,21 @@ def read_spectrum(
     return _noted(spectrum, file), links
 
 
+def _columns(hdu) -> set[str]:
+    return {c.upper() for c in hdu.columns.names} if hasattr(hdu, "columns") else set()
+
+
 def _is_spectrum(hdu) -> bool:
-    if not hasattr(hdu, "columns"):
-        return False
-    names = {c.upper() for c in hdu.columns.names}
+    names = _columns(hdu)
     declared = hdu.name.upper() == "SPECTRUM" or text(hdu.header, "HDUCLAS1").upper() == "SPECTRUM"
     return declared and "CHANNEL" in names and bool(names & {"COUNTS", "RATE"})
+
+
+def holds_background(path: str | Path) -> bool:
+    """True if the file has a SPECTRUM extension that says it is a background, beside the first one."""
+    hdus, _ = open_fits(existing(path))
+    with foreign_errors(path, "a FITS file"):
+        return any(text(hdu.header, "HDUCLAS2").upper() == "BKG" for hdu in hdus if _is_spectrum(hdu))
 
 
 def _find_spectrum(hdus, file: Path, background: bool):
@@ -94,7 +103,7 @@ def _find_spectrum(hdus, file: Path, background: bool):
 
 def _what_it_is(hdus) -> str:
     names = {hdu.name.upper() for hdu in hdus}
-    if names & {"MATRIX", "SPECRESP MATRIX", "EBOUNDS"}:
+    if names & {"MATRIX", "SPECRESP MATRIX", "EBOUNDS"} or any("MATRIX" in _columns(hdu) for hdu in hdus):
         return "it is a response matrix: give it with --rmf"
     if "SPECRESP" in names:
         return "it is an effective area: give it with --arf"
@@ -143,8 +152,7 @@ def _convert(hdu, file: Path, digest: str, use_errors: bool, row: int | None) ->
     header = hdu.header
     exposure = _exposure(header, file)
     pha = sherpa_io.read_pha(fits.HDUList([fits.PrimaryHDU(), hdu]), use_errors=True)
-    names = {c.upper() for c in hdu.columns.names}
-    is_rate = "COUNTS" not in names
+    is_rate = "COUNTS" not in _columns(hdu)
     spectrum = Spectrum(
         channels=pha.channel,
         counts=pha.counts,
