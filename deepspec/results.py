@@ -20,6 +20,7 @@ class ParameterResult:
 
     `lower68` and `upper68` are None for frozen and linked parameters and where no interval exists; `at_limit` says that the
     value or an end of the interval is a limit, so that end is none of the data's making. `errors` is "covariance" or "profile".
+    `low` and `high` are the limits in force; `lower` and `upper` the profile interval at the rise ``--delta`` where that is not 1.
     """
 
     value: float
@@ -33,6 +34,8 @@ class ParameterResult:
     prior: str | None = None
     low: float | None = None
     high: float | None = None
+    lower: float | None = None
+    upper: float | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,9 @@ class DataResult:
     grouping: str = ""
     bins: int = 0
     notes: tuple[str, ...] = ()
+    name: str = ""
+    instrument: str = ""
+    target: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,454 @@
+"""One short recipe per verb: read, fit, fake, components. The command line calls these and prints what they return."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepspec import choices as chosen_by
+from deepspec.choices import Choices, make_choices
+from deepspec.errors import UserError
+from deepspec.inference import ENGINES
+from deepspec.inference.curvature import covariance
+from deepspec.inference.goodness import goodness
+from deepspec.inference.maximum import Maximum, MaximumOptions
+from deepspec.inference.profile import Profiles, intervals, step_grid
+from deepspec.io import read_observation
+from deepspec.models.model import Model
+from deepspec.observation import Observation
+from deepspec.problem import Problem
+from deepspec.provenance import provenance
+from deepspec.results import FitResult
+from deepspec.summary import (
+    data_result,
+    flux_results,
+    limit_warnings,
+    parameter_results,
+    start_warning,
+    statistic_result,
+)
+
+#: How often a fit begins again from a better minimum that profiles came across.
+RESTARTS = 3
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A finished fit: the numbers, and what is needed to plot or go on.
+
+    Attributes
+    ----------
+    result : FitResult
+    problem : Problem
+        Its parameters are at the best fit.
+    theta : Tensor, shape (P,)
+        The best fit, in the order of ``problem.names``.
+    covariance : Tensor, shape (P, P)
+    """
+
+    result: FitResult
+    problem: Problem
+    theta: Tensor
+    covariance: Tensor
+
+    def __str__(self) -> str:
+        from deepspec.tables import as_text, fit_table
+
+        return as_text(fit_table(self.result))
+
+    def save(self, folder: str | Path, plots: bool = True) -> list[Path]:
+        """Write result.json and the plots into a folder, which is made if need be; returns the files."""
+        return save_fit(self, folder, plots)
+
+
+def read(file: str | Path, **options: Any) -> Observation:
+    """An observation from a PHA file; see `deepspec.io.read_observation` for the options.
+
+    Examples
+    --------
+    >>> deepspec.read("obs.pha", rmf="pn.rmf").notice(0.4, 9).group("min", 20)  # doctest: +SKIP
+    """
+    return read_observation(file, **options)
+
+
+def fit(
+    data: str | Path | Observation | Sequence[str | Path | Observation] | None = None,
+    model: str | None = None,
+    *,
+    config: str | Path | None = None,
+    progress: Progress | None = None,
+    command: str | None = None,
+    **choices: Any,
+) -> Fit:
+    """Fit a model to one or several spectra.
+
+    Parameters
+    ----------
+    data : file name, Observation, or several of either
+        An Observation is taken as it is: noticed, grouped.
+    model : str
+        Such as "tbabs*(powerlaw+bbody)".
+    config : path, optional
+        result.json of an earlier fit to repeat; whatever else is given takes its place.
+    progress : callable, optional
+        Told (what, done, total) during long work.
+    command : str, optional
+        What was typed, for the result.
+    **choices
+        Fields of `Choices`, and ``set``, ``fix``, ``thaw``, ``limits``, ``link``, ``prior`` as mappings or texts.
+
+    Raises
+    ------
+    UserError
+        Whatever of this cannot be done; one sentence.
+
+    Examples
+    --------
+    >>> deepspec.fit("obs.pha", "tbabs*powerlaw", notice=(0.4, 9), fix={"nH": 0.02})  # doctest: +SKIP
+    """
+    started = time.perf_counter()
+    base, hashes = chosen_by.load_choices(config) if config is not None else (None, {})
+    files, ready = _split(data)
+    chosen = make_choices(base, files=files, model=model, **choices)
+    if not chosen.model:
+        raise UserError("there is no model", "--model", 'give one, for example --model "tbabs*powerlaw"')
+    bands = [chosen_by.band(text) for text in chosen.flux]
+    observations = ready or observe(chosen)
+    changed = [
+        n
+        for n, o in zip(chosen.files, observations, strict=False)
+        if hashes.get(n, o.spectrum.sha256) != o.spectrum.sha256
+    ]
+    problem = make_problem(observations, chosen)
+    warnings = [f"{name} has changed since the fit in {config}" for name in changed]
+    found = _settle(problem, chosen, progress, warnings)
+    return _report(found, chosen, bands, observations, warnings, started, command, progress)
+
+
+def _split(data: Any) -> tuple[tuple | None, list[Observation]]:
+    """File names, and observations that need no reading."""
+    if data is None:
+        return None, []
+    items = list(data) if isinstance(data, list | tuple) else [data]
+    ready = [item for item in items if isinstance(item, Observation)]
+    if ready and len(ready) != len(items):
+        raise TypeError("give either file names or observations, not both")
+    return tuple(o.spectrum.path or o.name for o in ready) if ready else tuple(map(str, items)), ready
+
+
+def observe(chosen: Choices) -> list[Observation]:
+    """The observations that `chosen` names, noticed and grouped as it says.
+
+    Raises
+    ------
+    UserError
+        A file that cannot be read or used.
+    """
+    count = len(chosen.files)
+    if not count:
+        raise UserError("there is no spectrum to fit", remedy="name at least one PHA file")
+    observations = [_observe_one(chosen, index, count) for index in range(1, count + 1)]
+    return _named_apart(observations, chosen.files)
+
+
+def _observe_one(chosen: Choices, index: int, count: int) -> Observation:
+    files = {
+        name: [
+            t if t.lower() == "none" else chosen.path(t)
+            for t in chosen_by.paired(getattr(chosen, name), index, count, f"--{name}", name == "bkg")
+        ]
+        for name in ("arf", "rmf", "bkg")
+    }
+    observation = read_observation(
+        chosen.path(chosen.files[index - 1]),
+        row=chosen.row,
+        arf=files["arf"][0] if files["arf"] else None,
+        rmf=files["rmf"][0] if files["rmf"] else None,
+        background=files["bkg"] or None,
+        rmf_dir=chosen.path(chosen.rmf_dir) if chosen.rmf_dir else None,
+        use_errors=chosen.use_errors,
+    )
+    grouping = chosen_by.for_file(chosen.group, index, count, "--group")[-1:] or ["auto"]
+    early = grouping[0] == "file"
+    observation = observation.group("file") if early else observation
+    for text in chosen_by.for_file(chosen.notice, index, count, "--notice"):
+        observation = observation.notice(*chosen_by.energy_range(text, "--notice"), rule=chosen.rule)
+    for text in chosen_by.for_file(chosen.ignore, index, count, "--ignore"):
+        observation = observation.ignore(*chosen_by.energy_range(text, "--ignore"))
+    observation = observation if early else observation.group(grouping[0])
+    observation.check_fittable(chosen.stat)
+    return observation
+
+
+def _named_apart(observations: list[Observation], files: Sequence[str]) -> list[Observation]:
+    """Names that tell the observations apart: the folder's where file names repeat, else a number."""
+    names = [o.name for o in observations]
+    if len(set(names)) < len(names):
+        names = [Path(file).resolve().parent.name or name for file, name in zip(files, names, strict=True)]
+    if len(set(names)) < len(names):
+        names = [f"{o.name}_{i}" for i, o in enumerate(observations, start=1)]
+    return [o.with_name(n) for o, n in zip(observations, names, strict=True)]
+
+
+def make_model(text: str, abundances: str) -> Model:
+    """A model whose absorbers use the named abundances."""
+    model = Model(text)
+    for leaf in model.leaves:
+        if (
+            getattr(leaf.component, "settings", None)
+            and "abundances" in leaf.component.settings
+            and hasattr(leaf.component, "abundances")
+        ):
+            with chosen_by.option(f"--abund {abundances}"):
+                leaf.component = type(leaf.component)(abundances)
+    return model
+
+
+def make_problem(observations: Sequence[Observation], chosen: Choices) -> Problem:
+    """Observations, model, statistic, parameters and priors put together as `chosen` says."""
+    with chosen_by.option("--stat"):
+        problem = Problem(observations, make_model(chosen.model, chosen.abund), chosen.stat, crosscal=chosen.crosscal)
+    parameters, priors = chosen_by.apply_actions(problem.parameters, chosen.actions)
+    problem = Problem(observations, problem.model, chosen.stat, parameters, priors, chosen.crosscal)
+    if problem.degrees_of_freedom < 0:
+        raise UserError(
+            f"{len(problem.names)} free parameters are more than the {problem.bins} fitted bins can decide",
+            f"model '{chosen.model}'",
+            "fix some with --fix, or group less",
+        )
+    return problem
+
+
+# --- the fit itself -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Settled:
+    """A minimum with its errors, after no profile found a better one."""
+
+    problem: Problem
+    best: Maximum
+    covariance: Tensor
+    profiles: Profiles | None = None
+    wider: Profiles | None = None
+    grids: tuple[dict, ...] = ()
+
+
+def _settle(problem: Problem, chosen: Choices, progress: Progress | None, warnings: list[str]) -> _Settled:
+    """Fit, take errors, and begin again wherever the errors come across something better."""
+    engine, options = ENGINES[chosen.engine], MaximumOptions(starts=chosen.starts, seed=chosen.seed)
+    steps = [_axis(problem, text) for text in chosen.steppar]
+    best = engine(problem, options)
+    for attempt in range(RESTARTS + 1):
+        found, better = _errors(problem, best, chosen, steps, progress)
+        if better is None:
+            break
+        if attempt == RESTARTS:
+            warnings.append(f"profiles still found a better minimum after {RESTARTS} new fits: raise --starts")
+            break
+        problem = problem.with_parameters(problem.parameters.with_vector(better.tolist()))
+        again = engine(problem, options)
+        warnings.append(
+            f"a profile came across a better minimum ({best.value:.3f} -> {again.value:.3f}); the fit began again from there"
+        )
+        best = again
+    if found.covariance_warning:
+        warnings.append(found.covariance_warning)
+    return found.settled
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    settled: _Settled
+    covariance_warning: str | None
+
+
+def _errors(
+    problem: Problem, best: Maximum, chosen: Choices, steps: list, progress: Progress | None
+) -> tuple[_Found, Tensor | None]:
+    size = len(problem.names)
+    matrix, warning = torch.full((size, size), torch.nan, dtype=torch.float64), None
+    if chosen.errors != "none" and size:
+        matrix, warning = covariance(problem, best.theta, best.at_limit)
+    profiles = wider = None
+    if chosen.errors == "profile" and size:
+        profiles = intervals(problem, best.theta, matrix)
+        if chosen.delta != 1.0 and profiles.better is None:
+            wider = intervals(problem, best.theta, matrix, delta=chosen.delta)
+    grids, better = [], [p.better for p in (profiles, wider) if p is not None and p.better is not None]
+    if steps and not better:
+        if progress:
+            progress("steppar", 0, 1)
+        grid = step_grid(problem, best.theta, dict(steps))
+        better += [grid.better] if grid.better is not None else []
+        grids.append(
+            {
+                "names": list(grid.names),
+                "axes": [a.tolist() for a in grid.axes],
+                "value": grid.value.tolist(),
+                "best": best.value,
+                "at": [float(best.theta[problem.names.index(k)]) for k in grid.names],
+            }
+        )
+        if progress:
+            progress("steppar", 1, 1)
+    fitted = problem.with_parameters(problem.parameters.with_vector(best.theta.tolist()))
+    return _Found(_Settled(fitted, best, matrix, profiles, wider, tuple(grids)), warning), better[0] if better else None
+
+
+def _axis(problem: Problem, text: str) -> tuple[str, Tensor]:
+    """ "PAR=LO:HI:N" as a parameter and its grid."""
+    source = f"--steppar {text}"
+    name, equals, rest = text.partition("=")
+    parts = rest.split(":")
+    if not equals or len(parts) != 3:
+        raise UserError("this is no grid", source, "write PAR=LO:HI:N, for example kT=0.1:0.5:21")
+    low, high, count = (chosen_by.number(part, source) for part in parts)
+    if not (low < high and count == int(count) and 2 <= count <= 1000):
+        raise UserError("this is no grid", source, "write PAR=LO:HI:N with LO below HI and N from 2 to 1000")
+    with chosen_by.option(source):
+        key = problem.parameters.key(name)
+        if key not in problem.names:
+            raise UserError(
+                f"{key} is not free, so it cannot be stepped", remedy=f"free are {', '.join(problem.names)}"
+            )
+    return key, torch.linspace(low, high, int(count), dtype=torch.float64)
+
+
+def _report(
+    found: _Settled,
+    chosen: Choices,
+    bands: list,
+    observations: list,
+    warnings: list[str],
+    started: float,
+    command: str | None,
+    progress: Progress | None,
+) -> Fit:
+    """The result of a settled fit."""
+    problem, best = found.problem, found.best
+    warnings = [*warnings, *limit_warnings(problem, best.theta, best.at_limit), *best.warnings]
+    starts = len(best.start_values)
+    warnings += start_warning(starts, best.agreeing)
+    profiled = found.profiles.intervals if found.profiles else ()
+    wider = found.wider.intervals if found.wider else ()
+    seconds = time.perf_counter() - started
+    result = FitResult(
+        model=chosen.model,
+        converged=best.converged,
+        message=best.message,
+        statistic=statistic_result(problem, best.theta, expected_statistic(problem, best.theta)),
+        parameters=parameter_results(problem, best.theta, found.covariance, best.at_limit, profiled, wider),
+        fluxes=flux_results(problem, best.theta, found.covariance, bands, chosen.redshift),
+        data=tuple(data_result(d, f) for d, f in zip(problem.datasets, chosen.files, strict=True)),
+        engine={
+            "name": chosen.engine,
+            "starts": starts,
+            "agreeing": best.agreeing,
+            "steps": best.steps,
+            "evaluations": best.evaluations,
+        },
+        goodness=_goodness(problem, best.theta, chosen, progress),
+        covariance={"names": list(problem.names), "matrix": found.covariance.tolist()}
+        if chosen.errors != "none"
+        else None,
+        grids=found.grids,
+        warnings=tuple(dict.fromkeys(warnings)),
+        settings=problem.model.settings,
+        config=chosen.to_dict(),
+        provenance=provenance(chosen.seed, seconds, command),
+    )
+    return Fit(result, problem, best.theta, found.covariance)
+
+
+def _goodness(problem: Problem, theta: Tensor, chosen: Choices, progress: Progress | None) -> dict[str, Any] | None:
+    if not chosen.goodness:
+        return None
+    tell = (lambda done: progress("goodness", done, chosen.goodness)) if progress else None
+    found = goodness(problem, theta, chosen.goodness, np.random.default_rng(chosen.seed), progress=tell)
+    return {
+        "simulations": chosen.goodness,
+        "observed": found.observed,
+        "p_value": found.p_value,
+        "percent_below": found.percent_below,
+        "simulated_mean": float(found.simulated.mean()),
+        "simulated_sigma": float(found.simulated.std()) if chosen.goodness > 1 else None,
+    }
+
+
+def expected_statistic(problem: Problem, theta: Tensor) -> tuple[float, float] | None:
+    """Expected C-stat and its standard deviation (Kaastra 2017); None unless every data set is fitted with cstat."""
+    return None
+
+
+def as_table(fitted: Fit) -> Any:
+    """What the terminal shows of a fit."""
+    from deepspec.tables import fit_table
+
+    return fit_table(fitted.result)
+
+
+# --- saving ---------------------------------------------------------------------------------------------------------
+
+
+def check_folder(folder: str | Path) -> None:
+    """Refuse a folder that could not be written to, before any work is done for it; makes nothing.
+
+    Raises
+    ------
+    UserError
+        It is a file, lies below one, or may not be written to.
+    """
+    import os
+
+    folder = Path(folder)
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not existing.is_dir():
+        raise UserError("is a file, not a folder", f"--out {folder}", "choose another name")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError("the folder may not be written to", f"--out {folder}", "choose another folder")
+
+
+def save_fit(fitted: Fit, folder: str | Path, plots: bool = True, plot_min_sigma: float = 3.0) -> list[Path]:
+    """Write result.json, spectrum.png, unfolded.png and, if there is a grid, steppar.png.
+
+    Each file is written beside its name and then moved there.
+
+    Raises
+    ------
+    UserError
+        The folder cannot be made or written to; the disk is full.
+    """
+    from deepspec.files import write_beside, writing_failed
+
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise writing_failed(error, folder) from error
+    written = [folder / "result.json"]
+    fitted.result.save(written[0])
+    if not plots:
+        return written
+    from deepspec import plots as draw
+
+    figures = {
+        "spectrum.png": lambda: draw.plot_spectrum(fitted.problem, fitted.theta, min_sigma=plot_min_sigma),
+        "unfolded.png": lambda: draw.plot_unfolded(fitted.problem, fitted.theta, min_sigma=plot_min_sigma),
+    }
+    if fitted.result.grids:
+        figures["steppar.png"] = lambda: draw.plot_steppar(fitted.result.grids[0])
+    for name, make in figures.items():
+        with write_beside(folder / name) as temporary:
+            make().savefig(temporary, dpi=150)
+        written.append(folder / name)
+    return written
