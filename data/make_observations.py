@@ -28,18 +28,21 @@ SOURCES.
 from __future__ import annotations
 
 import gzip
-import io
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from astropy.io import fits
+from scipy.sparse import csr_matrix
 from scipy.special import ndtr
 
+from deepspec.io.write import write_arf, write_pha, write_rmf
 from deepspec.models import COMPONENTS
 from deepspec.models.base import Grid
+from deepspec.observation import Observation
+from deepspec.response import Response
+from deepspec.spectrum import Spectrum
 
 SEED = 20261121
 ENERGY_EDGES = np.concatenate([np.arange(10, 200), np.arange(200, 1201, 2)]) / 100.0  # keV
@@ -188,120 +191,62 @@ def draw(index: int) -> tuple[np.ndarray, np.ndarray]:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def header(camera: Camera, name: str, **cards) -> fits.Header:
-    """The cards that all OGIP tables of this telescope share."""
-    found = fits.Header({"EXTNAME": name, "TELESCOP": "PAPER", "INSTRUME": camera.name, "FILTER": "NONE"})
-    found.update({"HDUCLASS": "OGIP", "ORIGIN": "simulated", **cards})
-    return found
-
-
-def groups(row: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """First position, length and values of each run of channels with a response."""
-    inside = np.concatenate([[0], (row > 0).astype(int), [0]])
-    start, stop = np.flatnonzero(np.diff(inside) == 1), np.flatnonzero(np.diff(inside) == -1)
-    return start, stop - start, row[row > 0]
-
-
-def arrays(name: str, kind: str, rows: list[np.ndarray]) -> fits.Column:
-    """A column with one array per row, each of its own length."""
-    dtype = {"I": np.int16, "E": np.float32}[kind]
-    cells = np.empty(len(rows), dtype=object)
-    cells[:] = [row.astype(dtype) for row in rows]
-    return fits.Column(name, f"P{kind}()", array=cells)
-
-
-def rmf(camera: Camera, matrix: np.ndarray) -> fits.HDUList:
-    """Redistribution matrix and channel energies, CAL/GEN/92-002."""
-    start, length, values = zip(*map(groups, matrix), strict=True)
-    matrix_columns = [
-        fits.Column("ENERG_LO", "E", "keV", array=ENERGY_EDGES[:-1]),
-        fits.Column("ENERG_HI", "E", "keV", array=ENERGY_EDGES[1:]),
-        fits.Column("N_GRP", "I", array=[len(first) for first in start]),
-        arrays("F_CHAN", "I", [first + camera.first_channel for first in start]),
-        arrays("N_CHAN", "I", list(length)),
-        arrays("MATRIX", "E", list(values)),
-    ]
-    cards = {"HDUCLAS1": "RESPONSE", "HDUVERS": "1.3.0", "DETCHANS": camera.channels, "CHANTYPE": "PI"}
-    last = camera.first_channel + camera.channels - 1
-    # TLMIN of the fourth column, F_CHAN: without it nobody knows from what number channels count.
-    matrix_cards = {"HDUCLAS2": "RSP_MATRIX", "HDUCLAS3": "REDIST", "TLMIN4": camera.first_channel, "TLMAX4": last}
-    bounds_columns = [
-        fits.Column("CHANNEL", "I", array=np.arange(camera.channels) + camera.first_channel),
-        fits.Column("E_MIN", "E", "keV", array=camera.channel_edges[:-1]),
-        fits.Column("E_MAX", "E", "keV", array=camera.channel_edges[1:]),
-    ]
-    return fits.HDUList(
-        [
-            fits.PrimaryHDU(),
-            fits.BinTableHDU.from_columns(matrix_columns, header(camera, "MATRIX", **cards, **matrix_cards)),
-            fits.BinTableHDU.from_columns(bounds_columns, header(camera, "EBOUNDS", **cards, HDUCLAS2="EBOUNDS")),
-        ]
+def response(letter: str, folder: Path) -> Response:
+    """Matrix and area of a camera, with the names of the files they go to."""
+    camera = CAMERAS[letter]
+    middle = 0.5 * (ENERGY_EDGES[1:] + ENERGY_EDGES[:-1])
+    edges = camera.channel_edges
+    return Response(
+        edges=ENERGY_EDGES,
+        matrix=csr_matrix(redistribution(camera, middle)),
+        area=effective_area(camera, middle),
+        energy_bounds=np.column_stack([edges[:-1], edges[1:]]),
+        first_channel=camera.first_channel,
+        rmf=str(folder / f"camera_{letter}.rmf.gz"),
+        arf=str(folder / f"camera_{letter}.arf"),
     )
 
 
-def arf(camera: Camera, area: np.ndarray) -> fits.HDUList:
-    """Effective area, CAL/GEN/92-002."""
-    columns = [
-        fits.Column("ENERG_LO", "E", "keV", array=ENERGY_EDGES[:-1]),
-        fits.Column("ENERG_HI", "E", "keV", array=ENERGY_EDGES[1:]),
-        fits.Column("SPECRESP", "E", "cm**2", array=area),
-    ]
-    cards = {"HDUCLAS1": "RESPONSE", "HDUCLAS2": "SPECRESP", "HDUVERS": "1.1.0"}
-    return fits.HDUList(
-        [fits.PrimaryHDU(), fits.BinTableHDU.from_columns(columns, header(camera, "SPECRESP", **cards))]
-    )
-
-
-def pha(exposure: Exposure, counts: np.ndarray, backscal: float, **links: str) -> fits.HDUList:
-    """Counts per channel, OGIP/92-007; links are names of files in the same folder."""
+def spectrum(
+    exposure: Exposure, counts: np.ndarray, backscal: float, backgrounds: tuple[Spectrum, ...] = ()
+) -> Spectrum:
+    """Counts with what the OGIP header says of them."""
     camera = CAMERAS[exposure.camera]
-    columns = [
-        fits.Column("CHANNEL", "I", array=np.arange(camera.channels) + camera.first_channel),
-        fits.Column("COUNTS", "J", "count", array=counts),
-    ]
-    cards = {
-        "HDUCLAS1": "SPECTRUM",
-        "HDUVERS": "1.2.1",
-        "OBJECT": exposure.source,
-        "EXPOSURE": exposure.seconds,
-        "AREASCAL": 1.0,
-        "BACKSCAL": backscal,
-        "CORRSCAL": 0.0,
-        "POISSERR": True,
-        "SYS_ERR": 0,
-        "QUALITY": 0,
-        "GROUPING": 0,
-        "CHANTYPE": "PI",
-        "DETCHANS": camera.channels,
-        "TLMIN1": camera.first_channel,
-        "TLMAX1": camera.first_channel + camera.channels - 1,
-        **{key: links.get(key, "none") for key in ("BACKFILE", "CORRFILE", "ANCRFILE", "RESPFILE")},
-    }
-    return fits.HDUList(
-        [fits.PrimaryHDU(), fits.BinTableHDU.from_columns(columns, header(camera, "SPECTRUM", **cards))]
+    return Spectrum(
+        channels=np.arange(camera.channels) + camera.first_channel,
+        counts=counts,
+        exposure=exposure.seconds,
+        backscal=backscal,
+        areascal=1.0,
+        quality=0,
+        backgrounds=backgrounds,
+        header={**facts(camera), "OBJECT": exposure.source},
     )
 
 
-def write(path: Path, content: fits.HDUList) -> None:
-    """The file, compressed if its name says so, without a date inside: the same content gives the same bytes."""
-    buffer = io.BytesIO()
-    content.writeto(buffer)
-    data = buffer.getvalue()
-    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+def facts(camera: Camera) -> dict[str, str]:
+    """Cards that all files of a camera share; the telescope exists on paper only."""
+    return {"TELESCOP": "PAPER", "INSTRUME": camera.name, "FILTER": "NONE", "ORIGIN": "simulated"}
+
+
+def compress(path: Path) -> None:
+    """Put `path` into `path`.gz without the time of day, so that the same matrix gives the same bytes."""
+    path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+    path.unlink()
 
 
 def main(folder: Path) -> None:
     """Write all files into `folder`."""
-    middle = 0.5 * (ENERGY_EDGES[1:] + ENERGY_EDGES[:-1])
+    responses = {letter: response(letter, folder) for letter in CAMERAS}
     for letter, camera in CAMERAS.items():
-        write(folder / f"camera_{letter}.rmf.gz", rmf(camera, redistribution(camera, middle)))
-        write(folder / f"camera_{letter}.arf", arf(camera, effective_area(camera, middle)))
+        write_arf(folder / f"camera_{letter}.arf", responses[letter], facts(camera))
+        compress(write_rmf(folder / f"camera_{letter}.rmf", responses[letter], facts(camera)))
     for index, exposure in enumerate(EXPOSURES):
         source, background = draw(index)
-        links = {"ANCRFILE": f"camera_{exposure.camera}.arf", "RESPFILE": f"camera_{exposure.camera}.rmf.gz"}
-        own = {"BACKFILE": f"{exposure.file}_bkg.pha", **links}
-        write(folder / f"{exposure.file}.pha", pha(exposure, source, SOURCE_REGION, **own))
-        write(folder / f"{exposure.file}_bkg.pha", pha(exposure, background, BACKGROUND_REGION, **links))
+        behind = spectrum(exposure, background, BACKGROUND_REGION)
+        seen = spectrum(exposure, source, SOURCE_REGION, (behind,))
+        observation = Observation(exposure.file, seen, responses[exposure.camera])
+        write_pha(folder / f"{exposure.file}.pha", source, like=observation, background=background)
 
 
 if __name__ == "__main__":
