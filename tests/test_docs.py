@@ -89,6 +89,23 @@ def test_every_command_has_a_page():
         assert f"<!-- begin command {name} -->" in page.read_text()
 
 
+def test_every_field_of_a_result_is_explained():
+    from dataclasses import fields
+
+    from deepspec import results
+
+    text = (ROOT / "docs/results.md").read_text()
+    for part in (
+        results.FitResult,
+        results.StatisticResult,
+        results.ParameterResult,
+        results.FluxResult,
+        results.DataResult,
+    ):
+        for field in fields(part):
+            assert f"`{field.name}`" in text, f"{part.__name__}.{field.name} is not in docs/results.md"
+
+
 def test_links_lead_somewhere():
     for page in PAGES:
         text = FENCE.sub("", page.read_text())
