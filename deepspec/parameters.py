@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from deepspec.errors import UserError
-from deepspec.models.base import Parameter, forward_derivatives
+from deepspec.models.base import Parameter, row_derivatives
 from deepspec.registry import nearest
 
 _OPERATIONS: dict[type, Callable] = {
@@ -56,10 +56,14 @@ class LinkExpression:
         try:
             tree = ast.parse(self.text, mode="eval").body
         except (SyntaxError, ValueError) as error:
-            raise UserError("this is not an expression of parameters", f"link '{text}'", "write for instance 2*powerlaw.norm") from error
+            raise UserError(
+                "this is not an expression of parameters", f"link '{text}'", "write for instance 2*powerlaw.norm"
+            ) from error
         self._function = self._compile(tree, resolve)
 
-    def _compile(self, node: ast.AST, resolve: Callable[[str], str]) -> Callable[[Mapping[str, Tensor]], Tensor | float]:
+    def _compile(
+        self, node: ast.AST, resolve: Callable[[str], str]
+    ) -> Callable[[Mapping[str, Tensor]], Tensor | float]:
         if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
             number = float(node.value)
             return lambda values: number
@@ -74,7 +78,12 @@ class LinkExpression:
             operation = _OPERATIONS[type(node.op)]
             left, right = self._compile(node.left, resolve), self._compile(node.right, resolve)
             return lambda values: operation(left(values), right(values))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS and len(node.args) == 1:
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in _FUNCTIONS
+            and len(node.args) == 1
+        ):
             function, inner = _FUNCTIONS[node.func.id], self._compile(node.args[0], resolve)
             return lambda values: function(torch.as_tensor(inner(values), dtype=torch.float64))
         raise UserError(
@@ -105,9 +114,14 @@ class ParameterSet:
     """
 
     def __init__(self, parameters: Mapping[str, Parameter] | None = None, _entries: dict[str, Entry] | None = None):
-        self.entries: dict[str, Entry] = _entries if _entries is not None else {
-            key: Entry(p, p.default, p.soft_min, p.soft_max, p.frozen or p.switch) for key, p in (parameters or {}).items()
-        }
+        self.entries: dict[str, Entry] = (
+            _entries
+            if _entries is not None
+            else {
+                key: Entry(p, p.default, p.soft_min, p.soft_max, p.frozen or p.switch)
+                for key, p in (parameters or {}).items()
+            }
+        )
         self._links = {key: LinkExpression(e.link, self.key) for key, e in self.entries.items() if e.link}
         self._order = self._resolve_order()
 
@@ -160,7 +174,8 @@ class ParameterSet:
             raise UserError(f"the value {value} of {key} is not a finite number")
         if not limits.hard_min <= value <= limits.hard_max:
             raise UserError(
-                f"the value {value:g} of {key} is outside its limits", remedy=f"stay within {limits.hard_min:g} and {limits.hard_max:g}"
+                f"the value {value:g} of {key} is outside its limits",
+                remedy=f"stay within {limits.hard_min:g} and {limits.hard_max:g}",
             )
         if limits.switch and value != round(value):
             raise UserError(f"{key} is a switch and takes whole numbers, not {value:g}")
@@ -171,7 +186,9 @@ class ParameterSet:
         key = self.key(name)
         limits = self.entries[key].parameter
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise UserError(f"the limits {low:g} and {high:g} of {key} are not an interval", remedy="give LOW:HIGH with LOW < HIGH")
+            raise UserError(
+                f"the limits {low:g} and {high:g} of {key} are not an interval", remedy="give LOW:HIGH with LOW < HIGH"
+            )
         if low < limits.hard_min or high > limits.hard_max:
             raise UserError(
                 f"the limits {low:g} and {high:g} of {key} go beyond what the component allows",
@@ -245,7 +262,10 @@ class ParameterSet:
 
     def bounds(self) -> tuple[Tensor, Tensor]:
         """Lower and upper limits of the free parameters, each (n_free,)."""
-        return tuple(torch.tensor([getattr(self.entries[k], side) for k in self.free], dtype=torch.float64) for side in ("low", "high"))
+        return tuple(
+            torch.tensor([getattr(self.entries[k], side) for k in self.free], dtype=torch.float64)
+            for side in ("low", "high")
+        )
 
     def with_vector(self, theta: Sequence[float]) -> ParameterSet:
         """The set with the free parameters at `theta`; linked values follow."""
@@ -308,7 +328,7 @@ class ParameterSet:
                     values[linked] = self._links[linked](values)
                 return values[_key]
 
-            _, slopes = forward_derivatives(value, inputs, roots)
+            _, slopes = row_derivatives(value, inputs, roots)
             for root, slope in zip(roots, slopes, strict=True):
                 matrix[..., row, free.index(root)] = slope[..., 0]
         return matrix

@@ -95,14 +95,20 @@ class Problem:
             raise UserError("there is no observation to fit", remedy="name at least one PHA file")
         self.model = Model(model) if isinstance(model, str) else model
         if self.model.kind is not Kind.ADDITIVE:
-            raise UserError("a model needs a source of photons", f"model '{self.model.text}'", f"write {self.model.text}*powerlaw")
+            raise UserError(
+                "a model needs a source of photons", f"model '{self.model.text}'", f"write {self.model.text}*powerlaw"
+            )
         keys = [f"crosscal_{i}.factor" if crosscal and i > 1 else None for i in range(1, len(observations) + 1)]
         self.datasets = tuple(Dataset(o, statistic, k) for o, k in zip(observations, keys, strict=True))
         self.parameters = parameters if parameters is not None else default_parameters(self.model, keys)
         self.priors = {self.parameters.key(k): p for k, p in (priors or {}).items()}
         for key in self.priors:
             if key not in self.parameters.free:
-                raise UserError(f"{key} has a prior but is not free", f"prior '{self.priors[key].text}'", "thaw it or drop the prior")
+                raise UserError(
+                    f"{key} has a prior but is not free",
+                    f"prior '{self.priors[key].text}'",
+                    "thaw it or drop the prior",
+                )
         self.parameters = _inside_priors(self.parameters, self.priors)
 
     @property
@@ -263,7 +269,9 @@ class Problem:
     @property
     def free_norms(self) -> list[int]:
         """Positions of the free norms on which the prediction depends linearly: no link, prior or cflux between."""
-        if any(leaf.kind is Kind.CONVOLUTION and not getattr(leaf.component, "linear", False) for leaf in self.model.leaves):
+        if any(
+            leaf.kind is Kind.CONVOLUTION and not getattr(leaf.component, "linear", False) for leaf in self.model.leaves
+        ):
             return []
         linked = {root for key in self.parameters.linked for root in self.parameters.roots(key)}
         norms = set(self.model.norms) - linked - set(self.priors)
@@ -285,7 +293,9 @@ def _inside_priors(parameters: ParameterSet, priors: Mapping[str, Prior]) -> Par
         entry = parameters[key]
         low, high = max(entry.low, prior.low), min(entry.high, prior.high)
         if not low < high:
-            raise UserError(f"the prior of {key} excludes all of {entry.low:g} to {entry.high:g}", f"prior '{prior.text}'")
+            raise UserError(
+                f"the prior of {key} excludes all of {entry.low:g} to {entry.high:g}", f"prior '{prior.text}'"
+            )
         if (low, high) != (entry.low, entry.high):
             parameters = parameters.limit(key, low, high)
     return parameters

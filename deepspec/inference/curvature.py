@@ -7,6 +7,9 @@ from torch import Tensor
 
 from deepspec.problem import Problem
 
+#: Smallest over largest eigenvalue of the scaled Hessian below which parameters count as degenerate.
+DEGENERATE = 1e-8
+
 
 def hessian(problem: Problem, theta: Tensor) -> Tensor:
     """Matrix of second derivatives of statistic - 2 ln prior at `theta`, shape (P, P).
@@ -30,7 +33,9 @@ def _differenced_gradient(problem: Problem, theta: Tensor) -> Tensor:
     size = len(theta)
     with torch.no_grad():
         diagonal = torch.diagonal(problem.linearise(theta.unsqueeze(0)).fisher[0])
-        sigma = torch.where(diagonal > 0, (0.5 * diagonal).clamp(min=1e-300).rsqrt(), 1e-3 * theta.abs().clamp(min=1e-3))
+        sigma = torch.where(
+            diagonal > 0, (0.5 * diagonal).clamp(min=1e-300).rsqrt(), 1e-3 * theta.abs().clamp(min=1e-3)
+        )
         low, high = problem.parameters.bounds()
         step = torch.diag(1e-2 * sigma)
         up, down = torch.minimum(theta + step, high), torch.maximum(theta - step, low)
@@ -59,18 +64,25 @@ def covariance(problem: Problem, theta: Tensor, held: tuple[str, ...] = ()) -> t
     inner = [i for i, key in enumerate(problem.names) if key not in held]
     if not inner:
         return result, None
-    matrix = hessian(problem, theta)[inner][:, inner]
+    matrix = hessian(problem, theta)
     diagonal = torch.diagonal(matrix)
+    flat = [problem.names[i] for i in inner if not (torch.isfinite(diagonal[i]) and diagonal[i] > 0)]
+    inner = [i for i in inner if problem.names[i] not in flat]
     warning = None
-    if not (diagonal > 0).all() or not torch.isfinite(matrix).all():
-        flat = [problem.names[inner[i]] for i in torch.nonzero(~(diagonal > 0)).squeeze(-1).tolist()]
-        return result, f"no curvature in {', '.join(flat) or 'any parameter'}: errors from the covariance do not exist, use profiles"
-    scale = diagonal.rsqrt()
+    if flat:
+        warning = f"the data say nothing about {', '.join(flat)} near the best fit: no error from the covariance, use profiles"
+    if not inner:
+        return result, warning
+    matrix = matrix[inner][:, inner]
+    scale = torch.diagonal(matrix).rsqrt()
     values, vectors = torch.linalg.eigh(matrix * scale.unsqueeze(-1) * scale)
-    if float(values.min()) < 1e-10 * float(values.max()):
-        worst = problem.names[inner[int(vectors[:, 0].abs().argmax())]]
-        warning = f"the parameters are degenerate (foremost {worst}): errors from the covariance are lower limits, use profiles"
-        values = values.clamp(min=1e-10 * float(values.max()))
+    if float(values.min()) < DEGENERATE * float(values.max()):
+        involved = [problem.names[inner[i]] for i in torch.nonzero(vectors[:, 0].abs() > 0.3).squeeze(-1).tolist()]
+        degenerate = (
+            f"degenerate parameters ({', '.join(involved)}): their errors from the covariance mean little, use profiles"
+        )
+        warning = degenerate if warning is None else f"{warning}; {degenerate}"
+        values = values.clamp(min=DEGENERATE * float(values.max()))
     inverse = 2.0 * (vectors / values) @ vectors.T * scale.unsqueeze(-1) * scale
     for row, i in enumerate(inner):
         result[i, inner] = inverse[row]

@@ -55,7 +55,9 @@ def goodness(
         predicted = problem.predict(theta)
         for first in range(0, count, batch):
             size = min(batch, count - first)
-            drawn = [d.statistic.draw(m.expand(size, -1), rng) for d, m in zip(problem.datasets, predicted, strict=True)]
+            drawn = [
+                d.statistic.draw(m.expand(size, -1), rng) for d, m in zip(problem.datasets, predicted, strict=True)
+            ]
             _, value, _ = minimise_from(problem.with_statistics(drawn), theta.repeat(size, 1), options)
             found.append(value)
             if progress:

@@ -133,7 +133,9 @@ def _best_starts(problem: Problem, options: MaximumOptions, generator: torch.Gen
     value = problem.objective(drawn)
     if not torch.isfinite(value).any():
         raise UserError(
-            "the model is not finite at any starting point", f"model '{problem.model.text}'", "check the values given with --set"
+            "the model is not finite at any starting point",
+            f"model '{problem.model.text}'",
+            "check the values given with --set",
         )
     order = 1 + torch.argsort(value[1:])[: options.starts - 1]
     return torch.cat([drawn[:1], drawn[order]])
@@ -223,8 +225,14 @@ class _Search:
         span = torch.where(torch.isfinite(self.high - self.low), self.high - self.low, torch.ones_like(theta))
         tight = 1e-9 * torch.minimum(span, theta.abs().clamp(min=1e-6))
         edge = (theta <= self.low + tight) | (theta >= self.high - tight)
-        message = "converged" if converged else (
-            "no descent although the gradient is not zero" if self.stuck[best] else f"not converged after {self.steps} steps"
+        message = (
+            "converged"
+            if converged
+            else (
+                "no descent although the gradient is not zero"
+                if self.stuck[best]
+                else f"not converged after {self.steps} steps"
+            )
         )
         return Maximum(
             names=problem.names,

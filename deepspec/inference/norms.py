@@ -8,7 +8,9 @@ from torch import Tensor
 from deepspec.problem import Problem
 
 
-def solve_norms(problem: Problem, theta: Tensor, fresh: bool = False, fixed: Tensor | None = None, steps: int = 12) -> Tensor:
+def solve_norms(
+    problem: Problem, theta: Tensor, fresh: bool = False, fixed: Tensor | None = None, steps: int = 12
+) -> Tensor:
     """`theta` with its free norms moved to the minimum of the statistic, all else held.
 
     Parameters
@@ -83,7 +85,9 @@ def _net(dataset) -> float:
     return max(float(binned.counts.sum()) - background, 0.1 * float(binned.counts.clip(min=0).sum()))
 
 
-def _newton(problem: Problem, parts, rests, norm: Tensor, still: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+def _newton(
+    problem: Problem, parts, rests, norm: Tensor, still: Tensor, low: Tensor, high: Tensor
+) -> tuple[Tensor, Tensor]:
     """Newton step for the norms with Fisher weights, and the descent it promises."""
     gradient = torch.zeros_like(norm)
     fisher = norm.new_zeros(*norm.shape, norm.shape[-1])

@@ -69,6 +69,8 @@ class StepGrid:
 
 #: How far below the best fit a profile must come to count as a better minimum.
 BETTER = 0.01
+#: A profile needs the statistic to 1e-4 only.
+PROFILE_OPTIONS = MaximumOptions(steps=60, tolerance=1e-4)
 
 
 def intervals(
@@ -97,18 +99,23 @@ def intervals(
     keys = [problem.parameters.key(n) for n in (names or problem.names)]
     for key in keys:
         if key not in problem.names:
-            raise UserError(f"{key} is not free, so it has no interval", remedy=f"free parameters: {', '.join(problem.names)}")
-    search = _SideSearch(problem, best, covariance, keys, delta, options or MaximumOptions())
-    for _ in range(24):
-        if not search.step():
-            break
+            raise UserError(
+                f"{key} is not free, so it has no interval", remedy=f"free parameters: {', '.join(problem.names)}"
+            )
+    search = _SideSearch(problem, best, covariance, keys, delta, options or PROFILE_OPTIONS)
+    with torch.no_grad():
+        for _ in range(24):
+            if not search.step():
+                break
     return search.outcome()
 
 
 class _SideSearch:
     """Bracketed root search on every side of every parameter at once; rows 2k and 2k+1 belong to parameter k."""
 
-    def __init__(self, problem: Problem, best: Tensor, covariance: Tensor, keys: list[str], delta: float, options: MaximumOptions):
+    def __init__(
+        self, problem: Problem, best: Tensor, covariance: Tensor, keys: list[str], delta: float, options: MaximumOptions
+    ):
         self.problem, self.best, self.keys, self.options = problem, best, keys, options
         self.target = delta**0.5
         columns = [problem.names.index(k) for k in keys]
@@ -155,14 +162,20 @@ class _SideSearch:
         place = self.centre[rows] + self.sign[rows] * self.distance[rows]
         moved = (place - self.theta[rows].gather(1, column).squeeze(-1)).unsqueeze(-1)
         low, high = self.problem.parameters.bounds()
-        start = (self.theta[rows] + self.shift[rows] * moved).clamp(low, high).scatter(1, column, place.unsqueeze(-1))
+        plain = self.theta[rows].scatter(1, column, place.unsqueeze(-1))
+        shifted = (self.theta[rows] + self.shift[rows] * moved).clamp(low, high).scatter(1, column, place.unsqueeze(-1))
+        # Where parameters are degenerate the Gaussian shift leads astray; the lower of the two begins.
+        closer = self.problem.objective(shifted) < self.problem.objective(plain)
+        start = torch.where(closer.unsqueeze(-1), shifted, plain)
         fixed = torch.zeros_like(start, dtype=torch.bool).scatter(1, column, True)
         theta, value, _ = minimise_from(self.problem, start, self.options, fixed)
         return value, theta
 
     def _note_better(self, value: Tensor, theta: Tensor) -> None:
         lowest = int(value.argmin())
-        if float(value[lowest]) < self.start - BETTER and (self.better is None or float(value[lowest]) < self.better[0]):
+        if float(value[lowest]) < self.start - BETTER and (
+            self.better is None or float(value[lowest]) < self.better[0]
+        ):
             self.better = (float(value[lowest]), theta[lowest].clone())
 
     def _bracket(self, rows: Tensor, root: Tensor, theta: Tensor) -> None:
@@ -188,14 +201,17 @@ class _SideSearch:
 
     def outcome(self) -> Profiles:
         place = self.centre + self.sign * torch.where(self.room <= 0, torch.zeros_like(self.distance), self.distance)
+        reached = self.reached | torch.isfinite(self.outer)
         found = tuple(
-            Interval(key, float(place[2 * k]), float(place[2 * k + 1]), bool(self.reached[2 * k]), bool(self.reached[2 * k + 1]))
+            Interval(key, float(place[2 * k]), float(place[2 * k + 1]), bool(reached[2 * k]), bool(reached[2 * k + 1]))
             for k, key in enumerate(self.keys)
         )
         return Profiles(found, None if self.better is None else self.better[1])
 
 
-def step_grid(problem: Problem, best: Tensor, axes: dict[str, Tensor], options: MaximumOptions | None = None) -> StepGrid:
+def step_grid(
+    problem: Problem, best: Tensor, axes: dict[str, Tensor], options: MaximumOptions | None = None
+) -> StepGrid:
     """Objective over a grid of one or two parameters, all others fitted at every point (XSPEC's ``steppar``).
 
     Parameters
@@ -207,11 +223,13 @@ def step_grid(problem: Problem, best: Tensor, axes: dict[str, Tensor], options: 
     -----
     All points are one batch. A second pass starts every point from its best neighbour, so one bad start leaves no spike.
     """
-    options = options or MaximumOptions()
+    options = options or PROFILE_OPTIONS
     keys = [problem.parameters.key(n) for n in axes]
     for key in keys:
         if key not in problem.names:
-            raise UserError(f"{key} is not free, so it cannot be stepped", remedy=f"free parameters: {', '.join(problem.names)}")
+            raise UserError(
+                f"{key} is not free, so it cannot be stepped", remedy=f"free parameters: {', '.join(problem.names)}"
+            )
     values = [torch.as_tensor(v, dtype=torch.float64) for v in axes.values()]
     mesh = torch.stack(torch.meshgrid(*values, indexing="ij"), dim=-1)
     shape, columns = mesh.shape[:-1], [problem.names.index(k) for k in keys]
@@ -219,7 +237,10 @@ def step_grid(problem: Problem, best: Tensor, axes: dict[str, Tensor], options: 
     low, high = problem.parameters.bounds()
     for k, column in enumerate(columns):
         if (points[:, k] < low[column]).any() or (points[:, k] > high[column]).any():
-            raise UserError(f"the grid of {keys[k]} leaves its limits {low[column]:g} to {high[column]:g}", remedy="step inside them")
+            raise UserError(
+                f"the grid of {keys[k]} leaves its limits {low[column]:g} to {high[column]:g}",
+                remedy="step inside them",
+            )
     start = best.repeat(len(points), 1)
     start[:, columns] = points
     fixed = torch.zeros_like(start, dtype=torch.bool)

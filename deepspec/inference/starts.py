@@ -39,7 +39,9 @@ def random_starts(problem: Problem, count: int, generator: torch.Generator) -> T
 
 def _draw(problem: Problem, key: str, uniform: Tensor) -> Tensor:
     entry = problem.parameters[key]
-    if key in problem.priors and isinstance(problem.priors[key].distribution, torch.distributions.Normal | torch.distributions.LogNormal):
+    if key in problem.priors and isinstance(
+        problem.priors[key].distribution, torch.distributions.Normal | torch.distributions.LogNormal
+    ):
         value = problem.priors[key].distribution.icdf(0.02 + 0.96 * uniform)
         return value.clamp(entry.low, entry.high)
     low, high, logarithmic = _range(problem, key)

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from deepspec.errors import UserError
-from deepspec.models.base import Component, Convolution, Grid, Kind, Parameter, forward_derivatives
+from deepspec.models.base import Component, Convolution, Grid, Kind, Parameter, row_derivatives
 
 Values = Mapping[str, Tensor]
 Derivatives = dict[str, Tensor]
@@ -186,35 +185,15 @@ class Convolved(Node):
         return self._apply(grid, values, lambda other: self.argument.evaluate(other, values))
 
     def derivatives(self, grid, values, wanted):
-        inside = {key for leaf in self.argument.leaves() for key, _ in leaf.parameters()}
-        own = [key for key in self.leaf.keys.values() if key in wanted]
-        inner = [key for key in wanted if key in inside]
-        if not self.smooth():
-            return _differences(lambda v: self.evaluate(grid, v), values, [*own, *inner], self)
-        found: Derivatives = {}
-        value = None
-        if own:
-            value, slopes = forward_derivatives(lambda **v: self.evaluate(grid, v), values, own)
-            found.update(zip(own, slopes, strict=True))
-        if inner:
-            value, slopes = self._through(grid, values, inner)
-            found.update(zip(inner, slopes, strict=True))
-        if value is None:
+        inside = {key for leaf in self.leaves() for key, _ in leaf.parameters()}
+        wanted = [key for key in wanted if key in inside]
+        if not wanted:
             with torch.no_grad():
-                value = self.evaluate(grid, values)
-        return value, found
-
-    def _through(self, grid: Grid, values: Values, inner: list[str]) -> tuple[Tensor, Tensor]:
-        """Derivatives by the argument's parameters: its own derivatives pushed through the operation."""
-
-        def dual(other: Grid) -> Tensor:
-            flux, slopes = self.argument.derivatives(other, values, inner)
-            tangent = torch.stack([slopes[key].expand_as(flux) for key in inner])
-            return forward_ad.make_dual(flux.expand_as(tangent).clone(), tangent)
-
-        with forward_ad.dual_level():
-            value, slopes = forward_ad.unpack_dual(self._apply(grid, values, dual))
-            return value[0], slopes if slopes is not None else torch.zeros_like(value)
+                return self.evaluate(grid, values), {}
+        if not self.smooth():
+            return _differences(lambda v: self.evaluate(grid, v), values, wanted, self)
+        value, slopes = row_derivatives(lambda **v: self.evaluate(grid, v), values, wanted)
+        return value, dict(zip(wanted, slopes, strict=True))
 
     def leaves(self):
         yield self.leaf

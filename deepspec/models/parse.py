@@ -130,7 +130,9 @@ def _tokens(text: str) -> list[_Token]:
         match = _TOKEN.match(stripped, position)
         if not match:
             wrong = stripped[position:].lstrip()[:1]
-            raise UserError(f"'{wrong}' at character {stripped.index(wrong, position) + 1} has no meaning here", source=text)
+            raise UserError(
+                f"'{wrong}' at character {stripped.index(wrong, position) + 1} has no meaning here", source=text
+            )
         if match["mark"] in ("-", "/", "^"):
             raise UserError(f"'{match['mark']}' is not an operation between components", text, "use + and * only")
         found.append(_Token(match["name"] or match["mark"], match["file"], match.end()))
