@@ -59,15 +59,17 @@ class CrossSection:
         self.log_energy = torch.log(torch.as_tensor(energy, dtype=torch.float64))
         self.log_value = torch.log(torch.as_tensor(value, dtype=torch.float64).clamp(min=SMALLEST))
         gap = torch.diff(self.log_energy)
-        # an absorption edge is a step: between its two knots a slope would be an accident of the table
-        self.slope = torch.where(gap < EDGE_GAP, 0.0, torch.diff(self.log_value) / gap)
+        self.slope = torch.diff(self.log_value) / gap
+        # an absorption edge is a step: the derivative between its two knots would be an accident of the table
+        self.smooth_slope = torch.where(gap < EDGE_GAP, 0.0, self.slope)
 
     def __call__(self, log_energy: Tensor) -> Tensor:
         """Cross-section at the given ln(energy), any shape; differentiable except at the knots."""
         place = torch.searchsorted(self.log_energy, log_energy.detach().contiguous(), right=True) - 1
         place = place.clamp(0, len(self.slope) - 1)
         away = (log_energy - self.log_energy[place]).clamp(min=0.0)
-        value = torch.exp(self.log_value[place] + self.slope[place] * away)
+        fixed = away.detach()
+        value = torch.exp(self.log_value[place] + self.slope[place] * fixed + self.smooth_slope[place] * (away - fixed))
         return torch.where(log_energy.detach() > LAST, 0.0, value)
 
 

@@ -15,8 +15,8 @@ from deepspec.models.redshift import REDSHIFT, rest_frame
 
 Inner = Callable[[Grid], Tensor]
 
-ERG_PER_KEV = 1.60217653e-9
-"""XSPEC's value."""
+ERG_PER_KEV = 1.602192e-9
+"""What XSPEC's cflux takes, measured; CODATA 2018 has 1.602177e-9, a part in 1e5 less."""
 STEP = 0.01
 """Width in ln E of the bins that are added where a band reaches beyond the grid."""
 
@@ -76,8 +76,10 @@ class _FluxOfBand(Convolution):
             )
         wide, own = covering(grid, low, high)
         flux = inner(wide)
-        inside = (torch.minimum(wide.high, high) - torch.maximum(wide.low, low)).clamp(min=0.0) / wide.width
-        weight = inside * wide.middle * ERG_PER_KEV if self.energy_weighted else inside
+        start, stop = torch.maximum(wide.low, low), torch.minimum(wide.high, high)
+        weight = (stop - start).clamp(min=0.0) / wide.width
+        if self.energy_weighted:
+            weight = weight * (0.5 * ERG_PER_KEV) * (start + stop)
         total = (flux * weight).sum(-1, keepdim=True)
         if bool((total.detach() <= 0.0).any()):
             raise UserError(
@@ -95,8 +97,8 @@ BAND = (
 class EnergyFlux(_FluxOfBand):
     """Energy flux of a band as parameter.
 
-    ``f(E) 10^lg10Flux / F``, F the flux of the argument between Emin and Emax [erg cm^-2 s^-1] from bin middles, with
-    1.60217653e-9 erg per keV, as XSPEC. Bins that are partly in the band count by their fraction. Where the band
+    ``f(E) 10^lg10Flux / F``, F the flux of the argument between Emin and Emax [erg cm^-2 s^-1]: photons times the
+    middle of each bin, of a bin partly in the band its part and the middle of that part, as XSPEC. Where the band
     reaches beyond the grid the argument is evaluated on further bins, so the flux is that of the whole band (XSPEC sees
     only the part on the grid). Freeze the norm of one additive component of the argument.
 
