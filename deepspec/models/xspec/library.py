@@ -170,6 +170,17 @@ class Library:
             self._heard.add(key)
         return np.asarray(out, np.float64)[:bins]
 
+    def load(self, settings: Settings) -> None:
+        """Load the library and give it these settings.
+
+        Raises
+        ------
+        UserError
+            If it cannot be loaded.
+        """
+        with LOCK:
+            self._ready(settings)
+
     def _ready(self, settings: Settings) -> None:
         """Load at first use; follow XSPEC_MDATA_DIR and the settings of this call."""
         folder = os.environ.get("XSPEC_MDATA_DIR")

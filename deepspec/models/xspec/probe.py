@@ -8,6 +8,7 @@ Successes are remembered in a cache folder, failures only as long as the process
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import hashlib
 import json
 import os
@@ -70,8 +71,7 @@ def serve(reply) -> None:
     """
     try:
         used = library()
-        with contextlib.suppress(KeyError):  # loads it, so that every fork has it
-            used.evaluate(used.definitions["powerlaw"], EDGES, np.array([1.0]), Settings())
+        used.load(Settings())  # every fork has it then
     except UserError as error:
         print(json.dumps({"fatal": [error.problem, error.source, error.remedy]}), file=reply, flush=True)
         return
@@ -140,6 +140,7 @@ def _work_and_leave(work: Callable[[int], dict], read: int, write: int, talk: in
     os.close(read)
     os.dup2(talk, 1)
     os.dup2(talk, 2)
+    faulthandler.disable()  # a crash is expected here
     try:
         found = work(talk)
     except BaseException as error:  # an exception of ours must not return into the parent's code
@@ -266,7 +267,11 @@ class _Child:
     """The process that loads the library and forks."""
 
     def __init__(self):
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+            **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),  # it forks, so it has one thread
+        }
         folder = environment.get("XSPEC_MDATA_DIR")
         if folder:
             environment["XSPEC_MDATA_DIR"] = folder.rstrip("/") + "/"
