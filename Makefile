@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint format docs bench observations dist clean
+.PHONY: help setup demo test quick lint format docs outputs bench observations dist clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -43,6 +43,9 @@ docs: $(STAMP) ## build the documentation into docs/_build/html; warnings are er
 	$(BIN)/python docs/generate.py
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"
+
+outputs: $(STAMP) ## run the commands that the documentation shows, and keep what they print
+	OMP_NUM_THREADS=1 $(BIN)/python docs/generate.py --outputs
 
 bench: $(STAMP) ## measure against Sherpa on this machine; tables in benchmarks/out/
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py

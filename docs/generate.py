@@ -2,14 +2,19 @@
 
 A generated part lies between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``. Without arguments the pages are
 rewritten; ``--check`` only says which are out of date and exits with 1. `make docs` does the first, the tests do
-the second.
+the second. ``--outputs`` also runs the commands between ``<!-- begin run COMMAND -->`` and ``<!-- end run -->``, shows what
+they print, and renews the pictures; the last digits may depend on the machine, so no test compares them.
 """
 
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import shlex
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,7 +125,49 @@ def renewed(text: str) -> str:
     return re.sub(r"<!-- begin ([a-z ]+) -->.*?<!-- end \1 -->", make, text, flags=re.DOTALL)
 
 
+# --- what commands print ---
+
+PICTURES = {"spectrum.png": "binary_a.png"}
+
+
+def printed(command: str) -> str:
+    """A console block with a command and what it printed."""
+    from click.testing import CliRunner
+    from deepspec_cli.main import main as deepspec
+
+    result = CliRunner().invoke(deepspec, shlex.split(command)[1:], prog_name="deepspec", catch_exceptions=False)
+    if result.exit_code:
+        raise SystemExit(f"{command}\n{result.output}")
+    lines = [line.rstrip() for line in result.stdout.strip("\n").splitlines()]
+    return "\n".join(["```console", f"$ {command}", *lines, "```"])
+
+
+def renew_outputs() -> None:
+    """Run the commands that the pages show, in a folder beside a copy of the bundled observations."""
+    begin = os.getcwd()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copytree(DOCS.parent / "data", folder / "data")
+        os.chdir(folder)
+        try:
+            for page in [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]:
+                text = re.sub(
+                    r"<!-- begin run (.+?) -->.*?<!-- end run -->",
+                    lambda m: f"<!-- begin run {m[1]} -->\n\n{printed(m[1])}\n\n<!-- end run -->",
+                    page.read_text(),
+                    flags=re.DOTALL,
+                )
+                if text != page.read_text():
+                    page.write_text(text)
+            for made, kept in PICTURES.items():
+                shutil.copyfile(folder / "demo-output" / made, DOCS / "images" / kept)
+        finally:
+            os.chdir(begin)
+
+
 def main(arguments: list[str]) -> int:
+    if arguments == ["--outputs"]:
+        renew_outputs()
     stale = [
         page
         for page in sorted(DOCS.rglob("*.md"))

@@ -23,7 +23,9 @@ def rooms() -> dict[str, int]:
             floor = int(number.group())
         for name in re.findall(r"`([a-z_]+(?:\.py|/))`", cells[1]):
             stem = name.removesuffix(".py").removesuffix("/")
-            found[PACKAGES[stem] if stem in PACKAGES else f"deepspec.{stem}"] = floor
+            module = PACKAGES.get(stem, f"deepspec.{stem}")
+            assert module not in found, f"docs/architecture.md has two rows for {name}"
+            found[module] = floor
     return found
 
 
