@@ -133,6 +133,7 @@ PICTURES = {"spectrum.png": "binary_a.png"}
 def printed(command: str) -> str:
     """A console block with a command and what it printed."""
     from click.testing import CliRunner
+
     from deepspec_cli.main import main as deepspec
 
     result = CliRunner().invoke(deepspec, shlex.split(command)[1:], prog_name="deepspec", catch_exceptions=False)
