@@ -259,9 +259,10 @@ class Problem:
         for key, prior in self.priors.items():
             column = self.names.index(key)
             x = theta[:, column].detach().clone().requires_grad_()
-            value = -2.0 * prior.log_prob(x)
-            (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
-            bend = torch.autograd.grad(slope.sum(), x)[0] if slope.requires_grad else torch.zeros_like(x)
+            with torch.enable_grad():
+                value = -2.0 * prior.log_prob(x)
+                (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+                bend = torch.autograd.grad(slope.sum(), x)[0] if slope.requires_grad else torch.zeros_like(x)
             first[:, column], second[:, column] = slope.detach(), bend.clamp(min=0.0)
             total = total + value.detach()
         return first, second, total

@@ -65,7 +65,7 @@ def test_bad_links(two, name, expression, says):
 
 
 def test_circular_links_are_named(two):
-    with pytest.raises(UserError, match="circle: .* -> "):
+    with pytest.raises(UserError, match=r"circle: .* -> "):
         two.link("powerlaw_2.norm", "2*powerlaw.norm").link("powerlaw.norm", "powerlaw_2.norm/2")
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -121,15 +120,6 @@ class Grid:
     def times(self, factor: Tensor) -> Grid:
         """The grid with all edges multiplied by `factor`, shape (..., 1), e.g. 1 + z."""
         return Grid(self.edges * factor)
-
-
-def dual_level():
-    """A forward-mode level of torch, or the one that is already open: torch knows one at a time.
-
-    Sharing it is safe where the values that are differentiated carry no tangent of the outer level, as where a
-    convolution asks its argument for derivatives.
-    """
-    return forward_ad.dual_level() if forward_ad._current_level < 0 else nullcontext()
 
 
 def row_derivatives(
