@@ -59,23 +59,64 @@ def power(log_low: Tensor, log_high: Tensor, exponent: Tensor) -> Tensor:
     return torch.exp(0.5 * b * (log_high + log_low)) * length * value
 
 
+class _Narrow:
+    """What the integral of a power needs of narrow bins: odd powers of their length in ln E, as rows of a matrix.
+
+    ``L sinh(b L / 2) / (b L / 2) = Sum_k b^2k [L^(2k+1) / (4^k (2k+1)!)]`` is one small matrix product for a batch of
+    exponents. Wide bins have columns of zero here and are listed in `wide`.
+    """
+
+    TERMS = 8
+    WIDE = 0.1
+
+    def __init__(self, grid: Grid):
+        _, length = log_bins(grid)
+        self.wide = torch.nonzero(length > self.WIDE)[:, 0]
+        length = torch.where(length > self.WIDE, 0.0, length)
+        orders = range(self.TERMS)
+        self.rows = torch.stack([length ** (2 * k + 1) / (4**k * math.factorial(2 * k + 1)) for k in orders])
+        self.largest = float(length.max()) if length.numel() else 0.0
+
+    def terms(self, b: Tensor) -> int:
+        """How many rows are needed for the exponents `b`."""
+        return min(self.TERMS, max(2, _terms(0.5 * self.largest * float(b.detach().abs().max()))))
+
+
+def _bin_lengths(grid: Grid, b: Tensor, with_slope: bool) -> tuple[Tensor, Tensor | None]:
+    """``L sinh(b L / 2) / (b L / 2)`` of each bin and its derivative by b, both (..., n)."""
+    _, length = log_bins(grid)
+    if grid.edges.dim() > 1 or grid.edges.requires_grad:
+        value, slope = sinhc(0.5 * b * length)
+        return length * value, 0.25 * length**3 * b * slope if with_slope else None
+    narrow = grid.memo("narrow", lambda: _Narrow(grid))
+    orders = torch.arange(narrow.terms(b), dtype=b.dtype)
+    rows, square = narrow.rows[: len(orders)], b * b
+    powers = square**orders
+    value = powers @ rows
+    slope = (2.0 * b * (orders[1:] * powers[..., :-1])) @ rows[1:] if with_slope else None
+    if len(narrow.wide):
+        length = length[narrow.wide]
+        exact, steep = sinhc(0.5 * b * length)
+        value = value.index_copy(-1, narrow.wide, length * exact)
+        if with_slope:
+            slope = slope.index_copy(-1, narrow.wide, 0.25 * length**3 * b * steep)
+    return value, slope
+
+
 def power_of_bins(grid: Grid, exponent: Tensor) -> Tensor:
     """Integral of E^exponent dE over each bin, shape (..., n); `exponent` has shape (..., 1)."""
-    middle, length = log_bins(grid)
     b = exponent + 1.0
-    value, _ = sinhc(0.5 * b * length)
-    return torch.exp(b * middle) * (length * value)
+    value, _ = _bin_lengths(grid, b, with_slope=False)
+    return torch.exp(b * log_bins(grid)[0]) * value
 
 
 def power_of_bins_with_slope(grid: Grid, exponent: Tensor) -> tuple[Tensor, Tensor]:
-    """As `power_of_bins`, and its derivative by the exponent; both shape (..., n)."""
-    middle, length = log_bins(grid)
+    """As `power_of_bins`, and its derivative by the exponent, both shape (..., n); without a graph."""
     b = exponent + 1.0
-    value, slope = sinhc(0.5 * b * length)
-    flux = torch.exp(b * middle).mul_(length)
-    # d/db [exp(b m) L S(bL/2)] = exp(b m) L (m S + S'(bL/2) L/2), and S'(x) = x slope
-    derivative = (slope * (0.25 * length * length)).mul_(b).addcmul_(value, middle.expand_as(value)).mul_(flux)
-    return flux.mul_(value), derivative
+    middle = log_bins(grid)[0]
+    value, slope = _bin_lengths(grid, b, with_slope=True)
+    height = (b * middle).exp_()
+    return value * height, slope.addcmul_(value, middle.expand_as(value)).mul_(height)
 
 
 def log_bins(grid: Grid) -> tuple[Tensor, Tensor]:
