@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -144,7 +145,8 @@ def row_derivatives(
     value : Tensor, shape (..., n)
     derivatives : Tensor, shape (len(wanted), ..., n)
     """
-    batch = torch.broadcast_shapes(*(value.shape for value in values.values()))
+    # numpy's: torch.broadcast_shapes imports sympy, which takes longer than a fit.
+    batch = np.broadcast_shapes(*(value.shape for value in values.values()))
     given = {name: value.detach() for name, value in values.items()}
     with torch.enable_grad():
         inputs = [given[name].expand(batch).clone().requires_grad_() for name in wanted]

@@ -94,7 +94,7 @@ class Chi2(Statistic):
         return -2.0 * (self.data - m) / self.variance
 
     def curvature(self, m: Tensor) -> Tensor:
-        return (2.0 / self.variance).expand(torch.broadcast_shapes(m.shape, self.variance.shape))
+        return (2.0 / self.variance).expand(np.broadcast_shapes(m.shape, self.variance.shape))
 
     def weight(self, m: Tensor) -> Tensor:
         """2/σ²: the curvature does not depend on the data beyond the variance."""
@@ -104,11 +104,11 @@ class Chi2(Statistic):
         """The background that is subtracted, αb, shape (..., n) [count]."""
         if self.background_counts is None:
             return torch.zeros_like(m)
-        return (self.ratio * self.background_counts).expand(torch.broadcast_shapes(m.shape, self.data.shape))
+        return (self.ratio * self.background_counts).expand(np.broadcast_shapes(m.shape, self.data.shape))
 
     def draw(self, m: Tensor, rng: np.random.Generator) -> Chi2:
         """Poisson counts, or Gaussian ones where the file gives the errors; the variance rule is applied anew."""
-        shape = torch.broadcast_shapes(m.shape, self.data.shape)
+        shape = np.broadcast_shapes(m.shape, self.data.shape)
         inside = torch.clamp(m.expand(shape), min=0.0)
         back = self.background_counts
 
