@@ -49,11 +49,24 @@ def parameter_row(parameter) -> list[str]:
     return [f"`{parameter.name}`", parameter.unit, number(parameter.default), *limits, state]
 
 
+def prose(docstring: str) -> str:
+    """A numpydoc docstring as plain Markdown: notes are kept, refusals become a sentence, the rest is in the table."""
+    head, *rest = re.split(r"(?m)^([A-Z][A-Za-z ]+)\n-{3,}\n", docstring)
+    parts = [head.strip()]
+    for title, body in zip(rest[::2], rest[1::2], strict=True):
+        if title == "Notes":
+            parts.append(body.strip())
+        elif title == "Raises":
+            lines = [line.strip() for line in body.strip().splitlines() if line.startswith(" ")]
+            parts.append(f"Refused: {' '.join(lines)}")
+    return "\n\n".join(parts).replace("``", "`")
+
+
 def component_section(component) -> str:
     """Docstring, source and parameters of one component."""
     parameters = [*component.parameters, *([component.norm] if component.kind.value == "additive" else [])]
     head = ["parameter", "unit", "default", "hard min", "min", "max", "hard max", ""]
-    text = inspect.getdoc(type(component)).split("\nParameters\n")[0].strip().replace("``", "`")
+    text = prose(inspect.getdoc(type(component)))
     parts = [f"### {component.name}", text, f"Source: {component.source}." if component.source else ""]
     return "\n\n".join([part for part in parts if part] + [table(head, [parameter_row(p) for p in parameters])])
 
@@ -78,7 +91,7 @@ def components() -> str:
 def option_row(option, context) -> list[str]:
     names = ", ".join(f"`{name}`" for name in [*option.opts, *option.secondary_opts])
     meta = "" if option.is_flag else f" {option.make_metavar(context)}"
-    default = option.get_help_extra(context).get("default", "") if option.show_default else ""
+    default = option.get_help_extra(context).get("default", "").strip("()") if option.show_default else ""
     return [names + meta, option.help or "", f"`{default}`" if default else ""]
 
 
