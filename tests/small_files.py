@@ -1,0 +1,79 @@
+"""A small observation of our own making, written with our own writer: PHA, background, ARF and RMF."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from deepspec.io.write import write_arf, write_pha, write_rmf
+from deepspec.observation import Observation
+from deepspec.response import Response
+from deepspec.spectrum import Spectrum
+
+N_ENERGY, N_CHANNEL = 40, 64
+
+
+def small_response(first_channel: int = 1, **changes) -> Response:
+    """Gaussian lines of 0.25 keV width (sigma) over 0.3-10 keV, 200 cm2 at most."""
+    edges = np.linspace(0.3, 10.0, N_ENERGY + 1)
+    limits = np.linspace(0.1, 10.3, N_CHANNEL + 1)
+    middle, nominal = 0.5 * (edges[1:] + edges[:-1]), 0.5 * (limits[1:] + limits[:-1])
+    matrix = np.exp(-0.5 * ((nominal - middle[:, None]) / 0.25) ** 2)
+    matrix[matrix < 1e-4] = 0.0
+    matrix /= matrix.sum(axis=1, keepdims=True)
+    values = {
+        "edges": edges,
+        "matrix": csr_matrix(matrix),
+        "area": 200.0 * np.exp(-0.5 * (np.log(middle / 1.5)) ** 2),
+        "energy_bounds": np.column_stack([limits[:-1], limits[1:]]),
+        "first_channel": first_channel,
+    }
+    return Response(**{**values, **changes})
+
+
+def small_spectrum(seed: int = 3, background: bool = True, first_channel: int = 1, **changes) -> Spectrum:
+    """Poisson counts, about 2,000, and a background of about 600 in a region four times as large."""
+    rng = np.random.default_rng(seed)
+    shape = np.exp(-0.5 * (np.log(np.linspace(0.2, 10, N_CHANNEL) / 1.5)) ** 2)
+    values = {
+        "channels": np.arange(N_CHANNEL) + first_channel,
+        "counts": rng.poisson(2000 * shape / shape.sum()),
+        "exposure": 1000.0,
+        "backscal": 0.01,
+        "areascal": 1.0,
+        "quality": np.zeros(N_CHANNEL, dtype=int),
+        "header": {"TELESCOP": "SMALL", "INSTRUME": "CCD", "OBJECT": "nothing"},
+    }
+    if background:
+        other = {**values, "counts": rng.poisson(600 / N_CHANNEL, N_CHANNEL), "backscal": 0.04}
+        values["backgrounds"] = (Spectrum(**other),)
+    return Spectrum(**{**values, **changes})
+
+
+def small_observation(seed: int = 3, background: bool = True, **changes) -> Observation:
+    """Both, in memory."""
+    return Observation("small", small_spectrum(seed, background, **changes), small_response())
+
+
+def write_small(folder: Path, seed: int = 3, background: bool = True, **changes) -> Path:
+    """Write src.pha, src_bkg.pha, src.arf and src.rmf to `folder`; return the first."""
+    response = small_response()
+    rmf, arf = write_rmf(folder / "src.rmf", response), write_arf(folder / "src.arf", response)
+    response = small_response(rmf=str(rmf), arf=str(arf))
+    observation = Observation("small", small_spectrum(seed, background, **changes), response)
+    spectrum = observation.spectrum
+    counts = spectrum.background if background else None
+    write_pha(folder / "src.pha", spectrum.counts, like=observation, background=counts)
+    return folder / "src.pha"
+
+
+def rewrite(path: Path, change) -> None:
+    """Apply `change(hdus)` to a FITS file in place."""
+    from astropy.io import fits
+
+    with fits.open(path) as hdus:
+        hdus = fits.HDUList([hdu.copy() for hdu in hdus])
+    change(hdus)
+    hdus.writeto(path, overwrite=True)
