@@ -546,3 +546,24 @@ def test_every_statistic_shows_its_formula():
         assert cls.name == name
         assert "Σ" in cls.formula
         assert "\n" not in cls.formula
+
+
+@pytest.mark.parametrize("name", EVERY)
+@settings(max_examples=40)
+@given(n=counts_of, b=counts_of, a=ratios, e=errors, m=predicted)
+def test_terms_are_value_slope_and_weight(name, n, b, a, e, m):
+    statistic, m = made(name, n, b, a, e), torch.tensor(m - 0.5)
+    for together, alone in zip(statistic.terms(m), (statistic.per_bin, statistic.slope, statistic.weight), strict=True):
+        torch.testing.assert_close(together, alone(m), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_forward_mode_and_vmap(name):
+    rng = np.random.default_rng(16)
+    n, b = rng.poisson(3.0, SIZE) * 1.0, rng.poisson(3.0, SIZE) * 1.0
+    statistic = made(name, n, b, rng.uniform(0.1, 1.0, SIZE), rng.uniform(0.5, 2.0, SIZE))
+    m = torch.tensor(rng.uniform(0.1, 9.0, (3, SIZE)))
+    _, forward = torch.func.jvp(statistic.per_bin, (m,), (torch.ones_like(m),))
+    torch.testing.assert_close(forward, statistic.slope(m))
+    hessian = torch.func.vmap(torch.func.jacfwd(torch.func.grad(statistic.value)))(m)
+    torch.testing.assert_close(hessian.diagonal(dim1=-2, dim2=-1), statistic.curvature(m))

@@ -147,6 +147,10 @@ class Statistic:
         """Expected second derivative, shape (..., n): 2 / variance, positive, for Fisher scoring."""
         raise TypeError(f"{type(self).__name__} does not give its Fisher weight")
 
+    def terms(self, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`per_bin`, `slope` and `weight` at once, each (..., n): what a step of a fit needs, for less."""
+        return self.per_bin(m), self.slope(m), self.weight(m)
+
     def background(self, m: Tensor) -> Tensor:
         """Background expected in the source region at `m`, shape (..., n) [count]; 0 where there is none."""
         return torch.zeros_like(m)
@@ -164,42 +168,73 @@ class Statistic:
 
 
 class PoissonStatistic(Statistic):
-    """Poisson counts in the source region: value, slope and curvature from the subclass' interior formulas.
+    """Poisson counts in the source region, whatever is known of the background beneath.
 
-    The subclass gives `_value`, `_slope`, `_curvature` for ``m >= lowest`` and `lowest` itself, shape
-    (..., n): the smallest prediction its formula takes (0, or `FLOOR` where the value is infinite at 0).
+    The subclass gives `lowest`, shape (..., n), the smallest prediction its formula takes (0, or `FLOOR`
+    where the value is infinite at 0), and in `_state` what value and derivatives share. Profiled
+    backgrounds are stationary (or held at 0), so the slope is 2 (1 - n/μ) for every subclass, where
+    μ is the expected total in the source region.
     """
 
     lowest: Tensor
 
+    def prepare(self) -> None:
+        """Compute what depends on the data alone: no formula then needs a case for empty bins."""
+        # Added to a denominator or logarithm that an empty bin multiplies by zero anyway.
+        self._empty = (self.counts == 0).to(torch.float64)
+        self._safe_counts = self.counts + self._empty
+        self._steepness = self._slope(self._state(self.lowest)[0]).abs()
+
+    def _state(self, inside: Tensor) -> tuple[Tensor, ...]:
+        """Expected total μ in the source region, then whatever else the formulas share; all (..., n)."""
+        raise TypeError(f"{type(self).__name__} does not say what it expects in the source region")
+
+    def _value(self, inside: Tensor, state: tuple[Tensor, ...]) -> Tensor:
+        return self._cash(state[0])
+
+    def _cash(self, total: Tensor) -> Tensor:
+        """2 (μ - n + n ln(n/μ)) per bin."""
+        return 2.0 * (total - self.counts + self.counts * torch.log(self._safe_counts / (total + self._empty)))
+
+    def _slope(self, total: Tensor) -> Tensor:
+        return 2.0 - 2.0 * self.counts / (total + self._empty)
+
+    def _curvature(self, state: tuple[Tensor, ...]) -> Tensor:
+        raise TypeError(f"{type(self).__name__} does not give its second derivative")
+
+    def _variance(self, state: tuple[Tensor, ...]) -> Tensor:
+        """Variance of the net counts, the inverse of half the Fisher weight."""
+        return state[0]
+
+    def _open(self, m: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """`m` from `lowest` upwards, what was missing of it, and the shared state."""
+        inside = torch.clamp(m, min=self.lowest)
+        return inside, torch.relu(self.lowest - m), self._state(inside)
+
+    def terms(self, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        inside, missing, state = self._open(m)
+        value = self._value(inside, state) + self._steepness * missing
+        slope = torch.where(missing > 0, -self._steepness, self._slope(state[0]))
+        return value, slope, self._weight(state)
+
+    def _weight(self, state: tuple[Tensor, ...]) -> Tensor:
+        return 2.0 / torch.clamp(self._variance(state), min=FLOOR)
+
     def per_bin(self, m: Tensor) -> Tensor:
-        inside = torch.where(m < self.lowest, self.lowest, m)
-        missing = torch.where(m < self.lowest, self.lowest - m, torch.zeros_like(m))
-        return self._value(inside) + self._steepness * missing
+        inside, missing, state = self._open(m)
+        return self._value(inside, state) + self._steepness * missing
 
     def slope(self, m: Tensor) -> Tensor:
-        inside = torch.where(m < self.lowest, self.lowest, m)
-        return torch.where(m < self.lowest, -self._steepness, self._slope(inside))
+        _, missing, state = self._open(m)
+        return torch.where(missing > 0, -self._steepness, self._slope(state[0]))
 
     def curvature(self, m: Tensor) -> Tensor:
-        inside = torch.where(m < self.lowest, self.lowest, m)
-        return torch.where(m < self.lowest, torch.zeros_like(inside), self._curvature(inside))
+        _, missing, state = self._open(m)
+        return torch.where(missing > 0, 0.0, self._curvature(state))
 
-    def _close(self) -> None:
-        """Keep the slope at `lowest`; called last by `prepare`."""
-        self._steepness = self._slope(self.lowest).abs()
-
-
-def cash(counts: Tensor, expected: Tensor) -> Tensor:
-    """2 (μ - n + n ln(n/μ)) per bin; `expected` must be positive where `counts` are."""
-    some = counts > 0
-    ratio = torch.where(some, counts, 1.0) / torch.where(some, expected, 1.0)
-    return 2.0 * (expected - counts + counts * torch.log(ratio))
-
-
-def over_expected(counts: Tensor, expected: Tensor) -> Tensor:
-    """n/μ per bin, 0 where there are no counts."""
-    return torch.where(counts > 0, counts / torch.where(counts > 0, expected, 1.0), 0.0)
+    def weight(self, m: Tensor) -> Tensor:
+        """Expected second derivative, 2 / variance of the net counts, floored at `FLOOR` counts."""
+        return self._weight(self._open(m)[2])
 
 
 def require_poisson(binned: BinnedData, name: str) -> None:

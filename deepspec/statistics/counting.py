@@ -11,8 +11,6 @@ from deepspec.errors import UserError
 from deepspec.statistics.base import (
     FLOOR,
     PoissonStatistic,
-    cash,
-    over_expected,
     poisson,
     require_background,
     require_poisson,
@@ -51,21 +49,13 @@ class CStat(PoissonStatistic):
     def prepare(self) -> None:
         """Find where a logarithm is taken."""
         self.lowest = FLOOR * (self.counts > 0).to(torch.float64)
-        self._close()
+        super().prepare()
 
-    def _value(self, m: Tensor) -> Tensor:
-        return cash(self.counts, m)
+    def _state(self, inside: Tensor) -> tuple[Tensor, ...]:
+        return (inside,)
 
-    def _slope(self, m: Tensor) -> Tensor:
-        return 2.0 - 2.0 * over_expected(self.counts, m)
-
-    def _curvature(self, m: Tensor) -> Tensor:
-        some = self.counts > 0
-        return torch.where(some, 2.0 * self.counts / torch.where(some, m, 1.0) ** 2, 0.0)
-
-    def weight(self, m: Tensor) -> Tensor:
-        """2/m, the exact expectation of the curvature; `m` is floored at `FLOOR`."""
-        return 2.0 / torch.clamp(m, min=FLOOR)
+    def _curvature(self, state: tuple[Tensor, ...]) -> Tensor:
+        return 2.0 * self.counts / (state[0] + self._empty) ** 2
 
     def draw(self, m: Tensor, rng: np.random.Generator) -> CStat:
         """Counts drawn from Poisson(m)."""
@@ -104,46 +94,53 @@ class WStat(PoissonStatistic):
 
     def prepare(self) -> None:
         """Every prediction from 0 upwards is allowed: some counts always make the profiled total positive."""
-        self.lowest = torch.zeros_like(self.counts * self.background_counts)
-        self._close()
+        n, b, a = self.counts, self.background_counts, self.ratio
+        self.lowest = torch.zeros_like(n * b)
+        self._region_empty = (b == 0).to(torch.float64)
+        self._any_empty = bool(self._region_empty.any())
+        self._safe_region = b + self._region_empty
+        # Coefficients of the quadratic; 1 stands in for b = 0, where one of two straight lines is the root.
+        self._scaled_sum, self._product = a * (n + b), 4.0 * a * (1.0 + a) * self._safe_region
+        self._half = 0.5 / (a * (1.0 + a))
+        super().prepare()
 
     def _region(self, m: Tensor) -> Tensor:
         """Profiled expected background-region counts β, shape (..., n)."""
-        n, b, a = self.counts, self.background_counts, self.ratio
-        q = a * (n + b) - (1.0 + a) * m
-        # Without background counts the root is one of two straight lines; 1 stands in so that no gradient is NaN.
-        some = b > 0
-        bm = torch.where(some, b, 1.0) * m
-        root = torch.sqrt(torch.where(some, q * q + 4.0 * a * (1.0 + a) * bm, 1.0))
-        size = torch.where(q < 0, -q, q) + root
-        positive = torch.where(q < 0, 2.0 * bm / size, size / (2.0 * a * (1.0 + a)))
-        line = torch.where(q > 0, q / (a * (1.0 + a)), torch.zeros_like(q))
-        return torch.where(some, positive, line)
+        q = self._scaled_sum - (1.0 + self.ratio) * m
+        negative = q < 0
+        # 1 under the root keeps its derivative finite in bins that the straight lines replace.
+        size = torch.where(negative, -q, q) + torch.sqrt(q * q + self._product * m + self._region_empty)
+        # 2bm / size, the form without cancellation, needs size > 0: it is, because m > 0 wherever q < 0.
+        region = torch.where(negative, 2.0 * self._safe_region * m / size, self._half * size)
+        if not self._any_empty:
+            return region
+        return torch.where(self._region_empty > 0, torch.where(negative, 0.0, 2.0 * self._half * q), region)
 
-    def _value(self, m: Tensor) -> Tensor:
-        region = self._region(m)
-        return cash(self.counts, m + self.ratio * region) + cash(self.background_counts, region)
-
-    def _slope(self, m: Tensor) -> Tensor:
-        # The profiled background is stationary (or held at 0), so only the explicit m counts.
-        return 2.0 - 2.0 * over_expected(self.counts, m + self.ratio * self._region(m))
-
-    def _curvature(self, m: Tensor) -> Tensor:
-        n, b, a = self.counts, self.background_counts, self.ratio
-        region = self._region(m)
-        p = over_expected(n, m + a * region) ** 2 / torch.where(n > 0, n, 1.0)
-        # p q / (α² p + q) with q = b/β², written with β²/b so that nothing overflows; at β = 0 the bound holds β.
-        some = b > 0
-        width = torch.where(some, region**2 / torch.where(some, b, 1.0), 0.0)
-        free = some | (region > 0)
-        inner = torch.where(some, p / (1.0 + a * a * p * width), 0.0)
-        return 2.0 * torch.where(free, inner, p)
-
-    def weight(self, m: Tensor) -> Tensor:
-        """2 / (m + αβ + α²β): the variance of n - αb, with β profiled on the data."""
-        inside = torch.clamp(m, min=0.0)
+    def _state(self, inside: Tensor) -> tuple[Tensor, ...]:
         region = self._region(inside)
-        return 2.0 / torch.clamp(inside + self.ratio * (1.0 + self.ratio) * region, min=FLOOR)
+        return inside + self.ratio * region, region
+
+    def _value(self, inside: Tensor, state: tuple[Tensor, ...]) -> Tensor:
+        total, region = state
+        # μ - n + β - b = m (1 - n/μ) at the profiled β, which saves a difference of large numbers.
+        n, b = self.counts, self.background_counts
+        source = n * torch.log(self._safe_counts / (total + self._empty))
+        beneath = b * torch.log(self._safe_region / (region + self._region_empty))
+        return inside * self._slope(total) + 2.0 * (source + beneath)
+
+    def _curvature(self, state: tuple[Tensor, ...]) -> Tensor:
+        total, region = state
+        p = self.counts / (total + self._empty) ** 2
+        # p q / (α² p + q) with q = b/β², written with β²/b so that nothing overflows.
+        free = 2.0 * p / (1.0 + self.ratio**2 * p * region**2 / self._safe_region)
+        if not self._any_empty:
+            return free
+        # Without background counts the statistic is straight while β > 0, and Cash's where β is held at 0.
+        return torch.where(self._region_empty > 0, torch.where(region > 0, 0.0, 2.0 * p), free)
+
+    def _variance(self, state: tuple[Tensor, ...]) -> Tensor:
+        """m + αβ + α²β, with β profiled on the data."""
+        return state[0] + self.ratio**2 * state[1]
 
     def background(self, m: Tensor) -> Tensor:
         """Profiled background in the source region αβ, shape (..., n) [count]."""
@@ -194,57 +191,55 @@ class PGStat(PoissonStatistic):
 
     def prepare(self) -> None:
         """Scale the background to the source region."""
-        self._expected = self.ratio * self.background_counts
-        self._variance = (self.ratio * self.background_error) ** 2
-        # Only a bin without any background can have counts where nothing at all is expected.
-        bare = (self._variance == 0) & (self._expected <= 0)
-        self.lowest = FLOOR * ((self.counts > 0) & bare).to(torch.float64)
-        self._close()
-
-    def _profiled(self, m: Tensor) -> tuple[Tensor, Tensor]:
-        """Background f >= 0 in the source region and the pull (f - B)/σ, shape (..., n)."""
-        n, variance, expected = self.counts, self._variance, self._expected
-        # The total μ = m + f is the positive root of μ² + c μ - nσ² = 0.
-        regular = (n > 0) & (variance > 0)
-        c = variance - m - expected
-        product = torch.where(regular, n * variance, 1.0)
-        size = torch.where(c > 0, c, -c) + torch.sqrt(c * c + 4.0 * product)
-        total = torch.where(c > 0, 2.0 * product / size, 0.5 * size)
-        free = torch.where(regular, expected + variance * (n / total - 1.0), expected - variance)
-        held = free <= 0
-        f = torch.where(held, torch.zeros_like(free), free)
-        sigma = torch.sqrt(torch.where(variance > 0, variance, 1.0))
-        pull = torch.where(variance > 0, (f - expected) / sigma, torch.zeros_like(f))
-        return f, pull
-
-    def _value(self, m: Tensor) -> Tensor:
-        f, pull = self._profiled(m)
-        return cash(self.counts, m + f) + pull * pull
-
-    def _slope(self, m: Tensor) -> Tensor:
-        f, _ = self._profiled(m)
-        return 2.0 - 2.0 * over_expected(self.counts, m + f)
-
-    def _curvature(self, m: Tensor) -> Tensor:
-        f, _ = self._profiled(m)
         n = self.counts
-        p = over_expected(n, m + f) ** 2 / torch.where(n > 0, n, 1.0)
-        return 2.0 * torch.where(f > 0, p / (1.0 + p * self._variance), p)
+        self._expected = self.ratio * self.background_counts
+        self._spread = (self.ratio * self.background_error) ** 2
+        exact = (self._spread == 0).to(torch.float64)
+        self._safe_spread = self._spread + exact
+        # Without counts, or with a background known exactly, f does not depend on m.
+        self._fixed = (n == 0) | (self._spread == 0)
+        self._constant = torch.clamp(self._expected - self._spread, min=0.0)
+        self._product = torch.where(self._fixed, 1.0, n * self._spread)
+        # Only a bin without any background can have counts where nothing at all is expected.
+        bare = (exact > 0) & (self._expected <= 0)
+        self.lowest = FLOOR * ((n > 0) & bare).to(torch.float64)
+        super().prepare()
 
-    def weight(self, m: Tensor) -> Tensor:
-        """2 / (m + f + σ²): the variance of n - B, with f profiled on the data."""
-        inside = torch.clamp(m, min=0.0)
-        f, _ = self._profiled(inside)
-        return 2.0 / torch.clamp(inside + f + self._variance, min=FLOOR)
+    def _background(self, m: Tensor) -> Tensor:
+        """Profiled background f >= 0 in the source region, shape (..., n)."""
+        # The total μ = m + f is the positive root of μ² + c μ - nσ² = 0.
+        c = self._spread - self._expected - m
+        positive = c > 0
+        size = torch.where(positive, c, -c) + torch.sqrt(c * c + 4.0 * self._product)
+        total = torch.where(positive, 2.0 * self._product / size, 0.5 * size)
+        free = self._expected + self._spread * (self.counts / total - 1.0)
+        return torch.where(self._fixed, self._constant, torch.where(free > 0, free, 0.0))
+
+    def _state(self, inside: Tensor) -> tuple[Tensor, ...]:
+        f = self._background(inside)
+        return inside + f, f
+
+    def _value(self, inside: Tensor, state: tuple[Tensor, ...]) -> Tensor:
+        total, f = state
+        return self._cash(total) + (f - self._expected) ** 2 / self._safe_spread
+
+    def _curvature(self, state: tuple[Tensor, ...]) -> Tensor:
+        total, f = state
+        p = self.counts / (total + self._empty) ** 2
+        return 2.0 * torch.where(f > 0, p / (1.0 + p * self._spread), p)
+
+    def _variance(self, state: tuple[Tensor, ...]) -> Tensor:
+        """m + f + σ², with f profiled on the data."""
+        return state[0] + self._spread
 
     def background(self, m: Tensor) -> Tensor:
         """Profiled background f in the source region, shape (..., n) [count]."""
-        return self._profiled(torch.clamp(m, min=0.0))[0]
+        return self._background(torch.clamp(m, min=0.0)).expand(torch.broadcast_shapes(m.shape, self.counts.shape))
 
     def draw(self, m: Tensor, rng: np.random.Generator) -> PGStat:
         """Counts from Poisson(m + f), background from Normal(f, σ), f profiled on the present data."""
         inside = torch.clamp(torch.broadcast_tensors(m, self.counts)[0], min=0.0)
-        f, _ = self._profiled(inside)
+        f = self._background(inside)
         noise = torch.as_tensor(rng.standard_normal(tuple(f.shape)))
         return type(self).from_tensors(
             poisson(inside + f, rng),
