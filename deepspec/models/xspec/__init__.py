@@ -25,7 +25,7 @@ def available() -> tuple[bool, str]:
     """Whether XSPEC's models can be asked for, and which library answers or why none does."""
     try:
         used = _library.library()
-        return True, f"{used.label} ({used.headas})"
+        return bool(used.definitions), f"{used.label} ({used.headas})"
     except UserError as error:
         return False, str(error)
 

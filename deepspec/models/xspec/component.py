@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -118,7 +119,7 @@ class FromLibrary(Component):
         if not (np.isfinite(point).all() and (point >= self._low).all() and (point <= self._high).all()):
             return np.full(len(edges) - 1, np.nan)
         loud = self._try(point)
-        return self._library.evaluate(self.definition, edges, point, self._state, flux, loud)
+        return self._library.evaluate(self.definition, edges, point, self._state, flux, loud or None)
 
     def _points(self, values: Mapping[str, Tensor], batch: Sequence[int]) -> Tensor:
         """Parameters in order, shape (*batch, number of parameters)."""
@@ -212,7 +213,7 @@ class _PerBin(FromLibrary):
         return torch.from_numpy(value.reshape(shape).copy()), torch.from_numpy(stacked)
 
     def _recent(self, grid: Grid) -> Recent:
-        return grid.memo(("xspec", self.name, self._state, self._library.data_folder), Recent)
+        return grid.memo(("xspec", self.name, self._state, os.environ.get("XSPEC_MDATA_DIR")), Recent)
 
     def rows_on(self, edges: np.ndarray, batch: Sequence[int], recent: Recent) -> Callable[[np.ndarray], np.ndarray]:
         """A function from points (m, number of parameters) to values (m, n) on edges (n + 1,) or (*batch, n + 1)."""

@@ -32,7 +32,10 @@ DATA_FILES = {
     "mekal.mod": "mekal vmekal",
     "recomb.fits": "meka vmeka",
     "raysmith.mod": "cflow raymond vraymond",
-    "ltcz.fits": "eqpair eqtherm",
+    "ltcz.fits": "compth eqpair eqtherm",
+    "mansig.fits": "absori",
+    "IsmabsAtomicData.fits": "ismabs",
+    "ismdust_edge_data.fits": "ismdust olivineabs",
     "pnint.dat": "diskpn",
     "ezdiskbbdata.fits": "ezdiskbb",
     "spC.fits": "carbatm",
@@ -54,6 +57,8 @@ DATA_FILES = {
 }
 #: The plasma models choose their files by the switch: 0 computes, 1 interpolates a table, 2 takes AtomDB.
 _MEKAL_BY_SWITCH = {0: "mekal1.dat", 1: "mekal.mod", 2: _COCO}
+#: Models that return finite numbers without the file that they looked for in vain.
+SILENT = frozenset({"absori", "compth", "eqtherm", "ismabs", "ismdust", "olivineabs"})
 #: What else a model may want.
 HINTS = {
     "smaug": "it needs XFLT keywords of a spectrum, which are not handed on",

@@ -125,7 +125,7 @@ class Library:
         parameters: np.ndarray,
         settings: Settings,
         flux=None,
-        loud=False,
+        hush=None,
     ) -> np.ndarray:
         """One call of one model.
 
@@ -137,8 +137,8 @@ class Library:
         settings : Settings
         flux : ndarray, shape (n,), optional
             The argument of a convolution.
-        loud : bool
-            The model prints at every call, so its output is caught every time and not only the first.
+        hush : bool, optional
+            Catch what the model prints: always, never, or (None) at its first call only.
 
         Returns
         -------
@@ -164,7 +164,8 @@ class Library:
         edges, parameters = np.array(edges, kind), np.array(parameters, kind)
         out = np.full(len(edges) - 1, np.nan, kind) if flux is None else np.array(flux, kind)
         key = (definition.name, *(parameters[i] for i in definition.switches))
-        with LOCK, quiet() if loud or key not in self._heard else contextlib.nullcontext():
+        hush = key not in self._heard if hush is None else hush
+        with LOCK, quiet() if hush else contextlib.nullcontext():
             self._ready(settings)
             out = self._call(definition, edges, parameters, out)
             self._heard.add(key)
@@ -343,31 +344,32 @@ class ModelsCxc(Library):
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Catch what C and Fortran code prints on standard output; it goes to the debug log instead.
+    """Catch what C and Fortran code prints on standard output and error; it goes to the debug log instead.
 
     The output of the whole process is caught meanwhile, so this is used round single calls only.
     """
-    try:
-        sys.stdout.flush()
-        saved = os.dup(1)
-    except (OSError, ValueError, AttributeError):  # no standard output at all
-        yield
-        return
+    saved = {}
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none at all
+            stream.flush()
+            saved[number] = os.dup(number)
     with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), 1)
+        for number in saved:
+            os.dup2(caught.fileno(), number)
         try:
             yield
         finally:
-            _flush()
-            os.dup2(saved, 1)
-            os.close(saved)
+            flush()
+            for number, copy in saved.items():
+                os.dup2(copy, number)
+                os.close(copy)
             caught.seek(0)
             said = caught.read().decode(errors="replace").strip()
             if said:
                 logging.getLogger("deepspec.xspec").debug("%s", said)
 
 
-def _flush() -> None:
+def flush() -> None:
     """Empty the buffers of C and, where its run-time library is loaded, of Fortran."""
     process = ctypes.CDLL(None)
     process.fflush(None)

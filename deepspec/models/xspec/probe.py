@@ -12,6 +12,8 @@ import faulthandler
 import hashlib
 import json
 import os
+import re
+import resource
 import select
 import signal
 import subprocess
@@ -19,17 +21,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from deepspec.errors import UserError
-from deepspec.models.xspec.datafiles import HINTS
-from deepspec.models.xspec.library import Library, Settings, library
+from deepspec.models.xspec.datafiles import HINTS, SILENT, missing_files
+from deepspec.models.xspec.library import Library, Settings, flush, library
 from deepspec.models.xspec.modeldat import Definition
 
 TIMEOUT = 30.0
+_TROUBLE = re.compile(r"error|unable|cannot|could not|failed|not found", re.IGNORECASE)
+#: A model that prints more than this [bytes] is in trouble.
+MOST_SAID = 2**22
 #: Edges on which a model is tried [keV].
 EDGES = np.geomspace(0.1, 20.0, 201)
 
@@ -82,18 +87,34 @@ def serve(reply) -> None:
             lambda talk, d=definition, r=request: _examine(used, d, r["parameters"], Settings(**r["settings"]), talk),
             request["timeout"],
         )
-        print(json.dumps(asdict(outcome)), file=reply, flush=True)
+        print(
+            json.dumps(asdict(_doubted(outcome, definition, request["parameters"], used.data_folder))),
+            file=reply,
+            flush=True,
+        )
+
+
+def _doubted(outcome: Outcome, definition: Definition, parameters: Sequence[float], folder: str) -> Outcome:
+    """Numbers that cannot be right: with a complaint, or from a model known to go on without its file."""
+    if not outcome.ok:
+        return outcome
+    if definition.name.lower() in SILENT and missing_files(definition, parameters, folder):
+        return replace(outcome, ok=False, what="returns wrong numbers without saying so")
+    if _TROUBLE.search(outcome.said):
+        return replace(outcome, ok=False, what="reports an error and returns numbers all the same")
+    return outcome
 
 
 def _examine(used: Library, definition: Definition, parameters: Sequence[float], settings: Settings, talk: int) -> dict:
     """Two calls and what is wrong with the result; runs in a fork that may die at any moment."""
     width = np.diff(EDGES)
     flux = EDGES[:-1] ** -1.8 * width if definition.kind == "con" else None
-    evaluate = lambda: used.evaluate(definition, EDGES, np.array(parameters), settings, flux)  # noqa: E731
-    out = evaluate()
+    call = (definition, EDGES, np.array(parameters), settings, flux, False)
+    out = used.evaluate(*call)
+    flush()
     before = os.fstat(talk).st_size
-    evaluate()
-    sys.stdout.flush()
+    used.evaluate(*call)
+    flush()
     what = _verdict(out)
     if not what and definition.name in HINTS and flux is not None and np.allclose(out, flux):
         what = "returns its input unchanged"
@@ -141,6 +162,8 @@ def _work_and_leave(work: Callable[[int], dict], read: int, write: int, talk: in
     os.dup2(talk, 1)
     os.dup2(talk, 2)
     faulthandler.disable()  # a crash is expected here
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_SAID, MOST_SAID))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         found = work(talk)
     except BaseException as error:  # an exception of ours must not return into the parent's code
@@ -174,7 +197,7 @@ def _death(status: int) -> str:
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line for line in lines if "error" in line.lower() or "open" in line.lower() or "find" in line.lower()]
+    told = [line for line in lines if _TROUBLE.search(line)]
     return (told or lines or [""])[-1][:200]
 
 

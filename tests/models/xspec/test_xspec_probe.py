@@ -15,6 +15,7 @@ from deepspec.models.base import Grid
 from deepspec.models.xspec import available, probe, xspec_component
 from deepspec.models.xspec.datafiles import DATA_FILES
 from deepspec.models.xspec.library import library
+from deepspec.models.xspec.modeldat import Definition
 
 ENDS = {
     "os.kill(os.getpid(), signal.SIGSEGV)": "crashes (segmentation fault)",
@@ -99,6 +100,36 @@ def test_missing_data_is_one_sentence_with_file_folder_and_remedy(xspec_library,
     (file,) = [file for file, models in DATA_FILES.items() if name in models.split()]
     assert f"{file} is not in {tmp_path}/; set XSPEC_MDATA_DIR" in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(("name", "file"), [("ismabs", "IsmabsAtomicData"), ("olivineabs", "ismdust_edge_data")])
+def test_numbers_without_the_data_file_are_refused(xspec_library, monkeypatch, tmp_path, name, file):
+    monkeypatch.setenv("XSPEC_MDATA_DIR", str(tmp_path))
+    with pytest.raises(
+        UserError, match=rf"{name}: it returns wrong numbers without saying so .* {file}\.fits is not in"
+    ):
+        xspec_component(name)
+
+
+def test_numbers_that_come_with_a_complaint_are_refused():
+    definition = Definition("some", "add", "some_", True)
+    good, bad = probe.Outcome(True, "ok", "reading table"), probe.Outcome(True, "ok", "some: could not open table")
+    assert probe._doubted(good, definition, [], "/nowhere/") is good
+    assert not probe._doubted(bad, definition, [], "/nowhere/").ok
+
+
+def test_defaults_that_fail_do_not_bar_values_that_work(xspec_library):
+    luminosity = xspec_component("clumin")
+    grid, flux = Grid(np.linspace(0.5, 10.0, 96)), torch.ones(95, dtype=torch.float64)
+    values = {p.name: torch.tensor([p.default], dtype=torch.float64) for p in luminosity.parameters}
+    with pytest.raises(
+        UserError, match=r"clumin: it returns zeros only when tried at its default parameters: its default redsh"
+    ):
+        luminosity.apply(grid, lambda g: flux, **values)
+    values["Redshift"] += 0.1
+    once = luminosity.apply(grid, lambda g: flux, **values)
+    values["lg10Lum"] += 1.0
+    np.testing.assert_allclose(luminosity.apply(grid, lambda g: flux, **values).numpy(), 10.0 * once.numpy(), rtol=1e-6)
 
 
 def test_a_library_that_dies_while_loading_is_reported(xspec_library, monkeypatch, tmp_path):
