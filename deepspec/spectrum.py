@@ -46,7 +46,17 @@ class Selection:
         if self.rule == "inside" and self.keep:
             slack = _SLACK * (high - low)
             return (low >= self.low - slack) & (high <= self.high + slack)
-        return (low < self.high) & (high > self.low)
+        return _exceeds(self.high, low) & _exceeds(high, self.low)
+
+
+def _exceeds(a: np.ndarray | float, b: np.ndarray | float) -> np.ndarray:
+    """True where a > b by more than the rounding of single precision, as Sherpa compares energies.
+
+    EBOUNDS are single precision: a channel that ends at 0.30000001 does not share energy with 0.3:10.
+    """
+    a, b = np.broadcast_arrays(np.asarray(a, dtype=float), np.asarray(b, dtype=float))
+    largest = np.where(np.isfinite(a) & np.isfinite(b), np.maximum(np.abs(a), np.abs(b)), 0.0)
+    return a - b > np.ldexp(float(np.finfo(np.float32).eps), np.frexp(largest)[1])
 
 
 def frozen_array(values, dtype=np.float64) -> np.ndarray:

@@ -70,6 +70,12 @@ def test_inside_forgives_limits_stored_in_single_precision():
     )
 
 
+def test_rounding_of_single_precision_selects_no_further_channel():
+    bounds = BOUNDS.copy()
+    bounds[9, 1] = bounds[10, 0] = BOUNDS[10, 0] * (1 + 4e-8)
+    assert np.flatnonzero(small_spectrum(energy_bounds=bounds).notice(BOUNDS[10, 0], 5.0).noticed)[0] == 10
+
+
 @given(low=st.floats(0.2, 9.0), width=st.floats(0.4, 5.0))
 def test_inside_is_part_of_touching_and_both_keep_their_promise(low, width):
     high = low + width
@@ -77,7 +83,7 @@ def test_inside_is_part_of_touching_and_both_keep_their_promise(low, width):
     assert np.all(touching | ~inside)
     assert BOUNDS[inside].min() >= low - WIDTH / 100
     assert BOUNDS[inside].max() <= high + WIDTH / 100
-    assert np.array_equal(touching, (BOUNDS[:, 0] < high) & (BOUNDS[:, 1] > low))
+    assert np.array_equal(touching, (BOUNDS[:, 0] < high - 1e-6) & (BOUNDS[:, 1] > low + 1e-6))
 
 
 def test_ranges_add_up_and_ignore_takes_away():
