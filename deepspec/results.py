@@ -40,7 +40,8 @@ class ParameterResult:
 
 @dataclass(frozen=True)
 class StatisticResult:
-    """The statistic at the best fit; `why` says how it was chosen, `expected` is Kaastra's expectation (C-stat only)."""
+    """The statistic at the best fit; `why` says how it was chosen, `expected` is what a model that is right would give (C-stat only;
+    Kaastra 2017, lowered by the fitted parameters) and `expected_p` the probability of a value at least as large."""
 
     name: str
     value: float
@@ -51,6 +52,7 @@ class StatisticResult:
     per_data: tuple[dict, ...] = ()
     expected: float | None = None
     expected_sigma: float | None = None
+    expected_p: float | None = None
 
 
 @dataclass(frozen=True)
@@ -170,11 +172,14 @@ def load_result(path: str | Path) -> FitResult:
 
 def _rebuild(found: dict[str, Any]) -> FitResult:
     given = {k: v for k, v in found.items() if k != "format"}
-    given["statistic"] = StatisticResult(**{**given["statistic"], "per_data": tuple(given["statistic"].get("per_data", ()))})
+    given["statistic"] = StatisticResult(
+        **{**given["statistic"], "per_data": tuple(given["statistic"].get("per_data", ()))}
+    )
     given["parameters"] = {k: ParameterResult(**v) for k, v in given["parameters"].items()}
     given["fluxes"] = tuple(FluxResult(**{**f, "band": tuple(f["band"])}) for f in given["fluxes"])
     given["data"] = tuple(
-        DataResult(**{**d, "band": tuple(d["band"]) if d.get("band") else None, "notes": tuple(d.get("notes", ()))}) for d in given["data"]
+        DataResult(**{**d, "band": tuple(d["band"]) if d.get("band") else None, "notes": tuple(d.get("notes", ()))})
+        for d in given["data"]
     )
     for name in ("warnings", "grids"):
         given[name] = tuple(given.get(name, ()))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deepspec.expected import expected_total
 from deepspec.fluxes import flux_with_errors, luminosity_with_errors
 from deepspec.problem import Dataset, Problem
 from deepspec.results import DataResult, FluxResult, ParameterResult, StatisticResult
@@ -84,8 +85,8 @@ def _from_covariance(entry: Any, variance: float, at_limit: bool) -> dict[str, A
     }
 
 
-def statistic_result(problem: Problem, theta: Tensor, expected: tuple[float, float] | None) -> StatisticResult:
-    """Value, degrees of freedom and the share of every observation."""
+def statistic_result(problem: Problem, theta: Tensor) -> StatisticResult:
+    """Value, degrees of freedom, the share of every observation, and the expected value if all are fitted with cstat."""
     with torch.no_grad():
         counts = problem.predict(theta)
         per_data = [
@@ -98,16 +99,20 @@ def statistic_result(problem: Problem, theta: Tensor, expected: tuple[float, flo
             }
             for d, m in zip(problem.datasets, counts, strict=True)
         ]
+    value = sum(part["value"] for part in per_data)
+    pure = problem.statistic_name == "cstat"
+    expected = expected_total(counts, free=len(problem.names)) if pure else None
     return StatisticResult(
         name=problem.statistic_name,
-        value=sum(part["value"] for part in per_data),
+        value=value,
         dof=problem.degrees_of_freedom,
         bins=problem.bins,
         why=" ".join(dict.fromkeys(part["why"] for part in per_data)),
         formula="; ".join(dict.fromkeys(d.statistic.formula for d in problem.datasets)),
         per_data=tuple(per_data),
-        expected=None if expected is None else expected[0],
-        expected_sigma=None if expected is None else expected[1],
+        expected=expected.mean if expected else None,
+        expected_sigma=expected.sigma if expected else None,
+        expected_p=expected.p_value(value) if expected else None,
     )
 
 
@@ -168,11 +173,16 @@ def data_result(dataset: Dataset, file: str) -> DataResult:
         rule=observation.describe_range(),
         grouping=observation.describe_grouping().removeprefix("grouping: "),
         bins=len(binned),
-        notes=tuple(dict.fromkeys((*binned.notes, *dataset.statistic.notes))),
+        notes=tuple(dict.fromkeys((*binned.notes, *_unsaid(dataset)))),
         name=dataset.name,
         instrument=" ".join(str(spectrum.header[k]) for k in ("TELESCOP", "INSTRUME") if k in spectrum.header),
         target=str(spectrum.header.get("OBJECT", "")),
     )
+
+
+def _unsaid(dataset: Dataset) -> list[str]:
+    """Notes of the statistic that the reason for choosing it does not hold already."""
+    return [note for note in dataset.statistic.notes if note.lower() not in dataset.why.lower()]
 
 
 def limit_warnings(problem: Problem, theta: Tensor, at_limit: Sequence[str]) -> list[str]:

@@ -92,8 +92,8 @@ def data_block(data: Sequence[DataResult]) -> Group:
     return Group(*lines)
 
 
-def _indented(text: str, style: str = "") -> Padding:
-    return Padding(Text(text, style=style), (0, 0, 0, 8))
+def _indented(text: str, style: str = "", by: int = 8) -> Padding:
+    return Padding(Text(text, style=style), (0, 0, 0, by))
 
 
 def state_of(item: ParameterResult) -> str:
@@ -139,34 +139,26 @@ def unit_text(unit: str) -> str:
     return {"10^22": "10^22 cm^-2"}.get(unit, unit)
 
 
-def statistic_lines(result: FitResult) -> list[Text]:
+def statistic_lines(result: FitResult) -> list[Any]:
     """Statistic over degrees of freedom, why it was chosen, and what would be expected."""
     s = result.statistic
-    lines = [
-        Text.assemble(
-            ("statistic  ", "bold"), f"{s.name} = {s.value:.2f} for {s.dof} degrees of freedom ({s.bins} bins)"
-        )
-    ]
+    head = f"{s.name} = {s.value:.2f} for {s.dof} degrees of freedom ({s.bins} bins)"
+    lines: list[Any] = [Text.assemble(("statistic  ", "bold"), head)]
     if len(s.per_data) > 1:
-        parts = ", ".join(f"{p['name']} {p['value']:.2f} / {p['bins']} bins" for p in s.per_data)
-        lines.append(Text(f"           {parts}"))
+        parts = [f"{p['name']} {p['value']:.2f} / {p['bins']} bins" for p in s.per_data]
+        lines.append(_indented(", ".join(parts), by=11))
     if s.why and s.why != "asked for":
-        lines.append(Text(f"           {s.why}", style="dim"))
+        lines.append(_indented(s.why, "dim", by=11))
     if s.expected is not None and s.expected_sigma:
         away = (s.value - s.expected) / s.expected_sigma
-        p = math.erfc(abs(away) / math.sqrt(2.0))
-        lines.append(
-            Text(
-                f"           expected {s.expected:.1f} ± {s.expected_sigma:.1f} if the model is right ({away:+.1f} sigma, p = {p:.2g})"
-            )
-        )
+        said = f"expected {s.expected:.1f} ± {s.expected_sigma:.1f} if the model is right: {away:+.1f} sigma"
+        lines.append(_indented(said + ("" if s.expected_p is None else f", p = {s.expected_p:.2g}"), by=11))
     if result.goodness:
         g = result.goodness
-        lines.append(
-            Text(
-                f"           {g['percent_below']:.1f} % of {g['simulations']} simulated data sets fit better (p = {g['p_value']:.3g})"
-            )
+        said = (
+            f"{g['percent_below']:.1f} % of {g['simulations']} simulated data sets fit better (p = {g['p_value']:.3g})"
         )
+        lines.append(_indented(said, by=11))
     return lines
 
 
@@ -216,11 +208,11 @@ def settings_lines(result: FitResult) -> list[Text]:
     return [Text(f"        {', '.join(labels)}: {text}", style="dim") for text, labels in grouped.items()]
 
 
-def engine_line(result: FitResult) -> Text:
+def engine_line(result: FitResult) -> Padding:
     """How the minimum was found."""
     e = result.engine
     how = f"{e['agreeing']} of {e['starts']} starts within 0.1 of the best" if e["starts"] > 1 else "one start"
-    return Text(f"           {result.message}; {how}, {e['evaluations']} evaluations", style="dim")
+    return _indented(f"{result.message}; {how}, {e['evaluations']} evaluations", "dim", by=11)
 
 
 # --- components -----------------------------------------------------------------------------------------------------

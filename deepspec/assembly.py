@@ -1,0 +1,97 @@
+"""From choices to a problem: files read, noticed and grouped; model, parameters and priors put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from deepspec import choices as chosen_by
+from deepspec.choices import Choices
+from deepspec.errors import UserError
+from deepspec.io import read_observation
+from deepspec.models.model import Model
+from deepspec.observation import Observation
+from deepspec.problem import Problem
+
+
+def observe(chosen: Choices) -> list[Observation]:
+    """The observations that `chosen` names, noticed and grouped as it says.
+
+    Raises
+    ------
+    UserError
+        A file that cannot be read or used.
+    """
+    count = len(chosen.files)
+    if not count:
+        raise UserError("there is no spectrum to fit", remedy="name at least one PHA file")
+    observations = [_observe_one(chosen, index, count) for index in range(1, count + 1)]
+    return _named_apart(observations, chosen.files)
+
+
+def _observe_one(chosen: Choices, index: int, count: int) -> Observation:
+    files = {
+        name: [
+            t if t.lower() == "none" else chosen.path(t)
+            for t in chosen_by.paired(getattr(chosen, name), index, count, f"--{name}", name == "bkg")
+        ]
+        for name in ("arf", "rmf", "bkg")
+    }
+    observation = read_observation(
+        chosen.path(chosen.files[index - 1]),
+        row=chosen.row,
+        arf=files["arf"][0] if files["arf"] else None,
+        rmf=files["rmf"][0] if files["rmf"] else None,
+        background=files["bkg"] or None,
+        rmf_dir=chosen.path(chosen.rmf_dir) if chosen.rmf_dir else None,
+        use_errors=chosen.use_errors,
+    )
+    grouping = chosen_by.for_file(chosen.group, index, count, "--group")[-1:] or ["auto"]
+    early = grouping[0] == "file"
+    observation = observation.group("file") if early else observation
+    for text in chosen_by.for_file(chosen.notice, index, count, "--notice"):
+        observation = observation.notice(*chosen_by.energy_range(text, "--notice"), rule=chosen.rule)
+    for text in chosen_by.for_file(chosen.ignore, index, count, "--ignore"):
+        observation = observation.ignore(*chosen_by.energy_range(text, "--ignore"))
+    observation = observation if early else observation.group(grouping[0])
+    observation.check_fittable(chosen.stat)
+    return observation
+
+
+def _named_apart(observations: list[Observation], files: Sequence[str]) -> list[Observation]:
+    """Names that tell the observations apart: the folder's where file names repeat, else a number."""
+    names = [o.name for o in observations]
+    if len(set(names)) < len(names):
+        names = [Path(file).resolve().parent.name or name for file, name in zip(files, names, strict=True)]
+    if len(set(names)) < len(names):
+        names = [f"{o.name}_{i}" for i, o in enumerate(observations, start=1)]
+    return [o.with_name(n) for o, n in zip(observations, names, strict=True)]
+
+
+def make_model(text: str, abundances: str) -> Model:
+    """A model whose absorbers use the named abundances."""
+    model = Model(text)
+    for leaf in model.leaves:
+        if (
+            getattr(leaf.component, "settings", None)
+            and "abundances" in leaf.component.settings
+            and hasattr(leaf.component, "abundances")
+        ):
+            with chosen_by.option(f"--abund {abundances}"):
+                leaf.component = type(leaf.component)(abundances)
+    return model
+
+
+def make_problem(observations: Sequence[Observation], chosen: Choices) -> Problem:
+    """Observations, model, statistic, parameters and priors put together as `chosen` says."""
+    with chosen_by.option("--stat"):
+        problem = Problem(observations, make_model(chosen.model, chosen.abund), chosen.stat, crosscal=chosen.crosscal)
+    parameters, priors = chosen_by.apply_actions(problem.parameters, chosen.actions)
+    problem = Problem(observations, problem.model, chosen.stat, parameters, priors, chosen.crosscal)
+    if problem.degrees_of_freedom < 0:
+        raise UserError(
+            f"{len(problem.names)} free parameters are more than the {problem.bins} fitted bins can decide",
+            f"model '{chosen.model}'",
+            "fix some with --fix, or group less",
+        )
+    return problem
