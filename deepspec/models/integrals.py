@@ -162,6 +162,13 @@ class Quadrature:
         self.energy = torch.cat([energy for energy, _ in parts], dim=-1)
         self.weight = torch.cat([weight for _, weight in parts], dim=-1)
         self.log_energy = torch.log(self.energy)
+        self._memo: dict[str, object] = {}
+
+    def memo(self, key, make):
+        """As `Grid.memo`, for what depends on the nodes alone."""
+        if key not in self._memo:
+            self._memo[key] = make()
+        return self._memo[key]
 
     @staticmethod
     def _nodes(grid: Grid, index: Tensor, count: int, logarithmic: bool) -> tuple[Tensor, Tensor]:
@@ -171,8 +178,9 @@ class Quadrature:
             start, length = grid.log_edges[..., :-1][..., index], log_bins(grid)[1][..., index]
         else:
             start, length = grid.low[..., index], grid.width[..., index]
-        place = start[..., None] + node * length[..., None]
-        weight = 0.5 * weight * length[..., None]
+        # all first nodes, then all second ones: sums over the nodes of a bin are then sums of long slices
+        place = start[..., None, :] + node[:, None] * length[..., None, :]
+        weight = 0.5 * weight[:, None] * length[..., None, :]
         energy = torch.exp(place) if logarithmic else place
         if logarithmic:
             weight = weight * energy
@@ -181,15 +189,68 @@ class Quadrature:
     def collect(self, terms: Tensor) -> Tensor:
         """Sum over the nodes of each bin: (..., n_node) -> (..., n)."""
         split = len(self.narrow) * self.orders[0]
-        shape = terms.shape[:-1]
         if len(self.wide) == 0:
-            return terms.reshape(*shape, -1, self.orders[0]).sum(-1)
-        few = terms[..., :split].reshape(*shape, len(self.narrow), self.orders[0]).sum(-1)
-        many = terms[..., split:].reshape(*shape, len(self.wide), self.orders[1]).sum(-1)
-        return torch.cat([few, many], dim=-1)[..., self.order]
+            return self._sum(terms, self.orders[0])
+        few, many = terms[..., :split], terms[..., split:]
+        parts = [self._sum(few, self.orders[0])] if len(self.narrow) else []
+        return torch.cat([*parts, self._sum(many, self.orders[1])], dim=-1)[..., self.order]
+
+    @staticmethod
+    def _sum(terms: Tensor, count: int) -> Tensor:
+        first, second, *others = terms.chunk(count, dim=-1)
+        total = first + second
+        for other in others:
+            total = total + other
+        return total
 
 
 def quadrature(grid: Grid, few: int, many: int, wide: float = 0.1, logarithmic: bool = False) -> Quadrature:
     """The `Quadrature` of a grid, kept with it."""
     key = ("quadrature", few, many, wide, logarithmic)
     return grid.memo(key, lambda: Quadrature(grid, few, many, wide, logarithmic))
+
+
+class RowInterpolation:
+    """A smooth function of ln(E) - ln(scale) for a batch of scales, as one matrix product.
+
+    Each row of the batch is interpolated from Chebyshev points across the energies: exact functions are evaluated at the
+    `places` only, and ``function(places - ln(scale)) @ basis`` gives the values at all energies.
+
+    Parameters
+    ----------
+    log_energy : Tensor, shape (n,)
+
+    Attributes
+    ----------
+    places : Tensor, shape (count,)
+        ln(E) of the Chebyshev points.
+    basis : Tensor, shape (count, n)
+    """
+
+    NEAREST = math.pi / 2
+    """Distance of the nearest singularity from the real axis in ln(E): Planck's function at E/kT = 2 pi i."""
+    PRECISION = 1e-9
+    MOST = 64
+    """Points beyond which a direct evaluation is as cheap."""
+
+    def __init__(self, log_energy: Tensor):
+        start, stop = float(log_energy.min()), float(log_energy.max())
+        half = max(0.5 * (stop - start), 1e-3)
+        ratio = self.NEAREST / half
+        self.count = 4 + math.ceil(-math.log(self.PRECISION) / math.log(ratio + math.hypot(1.0, ratio)))
+        if self.count > self.MOST:
+            return
+        angle = math.pi * (np.arange(self.count) + 0.5) / self.count
+        orders = np.arange(self.count)
+        self.places = torch.as_tensor(0.5 * (start + stop) + half * np.cos(angle))
+        weights = np.cos(np.outer(angle, orders)) * np.where(orders == 0, 1.0, 2.0) / self.count
+        within = np.clip((log_energy.numpy() - 0.5 * (start + stop)) / half, -1.0, 1.0)
+        self.basis = torch.as_tensor(weights @ np.cos(np.outer(orders, np.arccos(within))))
+
+    @classmethod
+    def of(cls, keeper: Grid | Quadrature, log_energy: Tensor) -> RowInterpolation | None:
+        """The interpolation kept with a grid or quadrature; None for batches of grids and for very wide ones."""
+        if log_energy.dim() > 1 or log_energy.requires_grad:
+            return None
+        made = keeper.memo("row_interpolation", lambda: cls(log_energy.detach()))
+        return made if made.count <= cls.MOST else None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from deepspec.models.base import NORM, Additive, Grid, Parameter
-from deepspec.models.integrals import quadrature
+from deepspec.models.integrals import Quadrature, RowInterpolation, quadrature
 from deepspec.models.redshift import REDSHIFT, RedshiftedAdditive
 
 LARGEST_EXPONENT = 700.0
@@ -97,7 +97,9 @@ class DiskTable:
     interpolation reproduces g to 1e-8 or better (tests/models/test_thermal.py).
     """
 
-    START, STOP, STEPS = math.log(1e-7), math.log(2e3), 2400
+    START, STOP, STEPS = math.log(1e-7), math.log(1e9), 3600
+    ASYMPTOTIC = 300.0
+    """x above which the integral is taken from its asymptotic series (1e-10 there)."""
 
     def __init__(self):
         place = np.linspace(self.START, self.STOP, self.STEPS + 1)
@@ -107,37 +109,39 @@ class DiskTable:
         cubic = np.stack([value[:-1], left, 3 * rise - 2 * left - right, left + right - 2 * rise], axis=-1)
         self.cubic = torch.as_tensor(cubic)
 
-    @staticmethod
-    def _knots(place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _knots(self, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """q and dq/d(ln x) at given ln x.
 
-        The integral is built up from infinity by Gauss quadrature between neighbouring knots; every piece carries the
-        factor exp(x) of its own knot, so that nothing underflows.
+        The integral is built up from its asymptotic series by Gauss quadrature between neighbouring knots; every piece
+        carries the factor exp(x) of its own knot, so that nothing underflows.
         """
         x = np.exp(place)
+        scaled = x ** (5 / 3) * (1 + 5 / (3 * x) + 10 / (9 * x**2) - 10 / (27 * x**3))
         node, weight = np.polynomial.legendre.leggauss(12)
-        edges = np.append(place, place[-1] + 0.05)
-        length = np.diff(edges)[:, None]
-        v = np.exp(edges[:-1, None] + 0.5 * (node + 1) * length)
-        piece = (0.5 * weight * length * v ** (8 / 3) * np.exp(x[:, None] - v) / -np.expm1(-v)).sum(1)
-        scaled = np.empty_like(x)
-        tail = 0.0
-        for i in range(len(x) - 1, -1, -1):
-            tail = piece[i] + (tail * np.exp(x[i] - x[i + 1]) if i + 1 < len(x) else 0.0)
-            scaled[i] = tail
+        length = np.diff(place)
+        for i in range(np.searchsorted(x, self.ASYMPTOTIC) - 1, -1, -1):
+            v = np.exp(place[i] + 0.5 * (node + 1) * length[i])
+            piece = 0.5 * length[i] * (weight * v ** (8 / 3) * np.exp(x[i] - v) / -np.expm1(-v)).sum()
+            scaled[i] = piece + scaled[i + 1] * np.exp(x[i] - x[i + 1])
         value = np.log(scaled) - 2 / 3 * place
         slope = -2 / 3 + x - x ** (8 / 3) / (-np.expm1(-x)) / scaled
+        beyond = x > self.ASYMPTOTIC  # where the difference of two large numbers would lose digits
+        slope[beyond] = (1.0 - 5 / (3 * x) + 5 / (9 * x**2))[beyond]
         return value, slope
 
-    def __call__(self, log_x: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """g and d ln g / d ln x, shape of `x`."""
+    def smooth(self, log_x: Tensor) -> tuple[Tensor, Tensor]:
+        """q and dq/d(ln x), shape of `log_x`."""
         place = (log_x - self.START) / self.step
         index = place.detach().floor().clamp_(0, self.STEPS - 1)
         part = place - index
         c0, c1, c2, c3 = self.cubic[index.long()].unbind(-1)
-        shape = torch.exp(c0 + part * (c1 + part * (c2 + part * c3)) - x)
-        slope = (c1 + part * (2.0 * c2 + part * (3.0 * c3))) / self.step - x
-        return shape, slope
+        value = c0 + part * (c1 + part * (c2 + part * c3))
+        return value, (c1 + part * (2.0 * c2 + part * (3.0 * c3))) / self.step
+
+    def __call__(self, log_x: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """g and d ln g / d ln x, shape of `x`."""
+        value, slope = self.smooth(log_x)
+        return torch.exp(value - x), slope - x
 
 
 @cache
@@ -163,22 +167,29 @@ class DiskBlackBody(Additive):
     coldest = 1e-5
     """Temperature that stands for a Tin of zero [keV]: no photons at X-ray energies."""
 
-    def _parts(self, grid: Grid, Tin: Tensor):
-        nodes = quadrature(grid, 2, 5)
-        Tin = torch.clamp(Tin, min=self.coldest)
-        shape, slope = disk_table()(nodes.log_energy - torch.log(Tin), nodes.energy / Tin)
-        return nodes, Tin, shape, slope
+    def _smooth(self, nodes: Quadrature, Tin: Tensor, with_slope: bool) -> tuple[Tensor, Tensor | None]:
+        """`DiskTable.smooth` at the nodes, by row interpolation where the grid allows."""
+        rows = RowInterpolation.of(nodes, nodes.log_energy)
+        if rows is None:
+            return disk_table().smooth(nodes.log_energy - torch.log(Tin))
+        value, slope = disk_table().smooth(rows.places - torch.log(Tin))
+        return value @ rows.basis, slope @ rows.basis if with_slope else None
 
     def evaluate(self, grid: Grid, *, Tin: Tensor) -> Tensor:
-        nodes, Tin, shape, _ = self._parts(grid, Tin)
+        nodes, Tin = quadrature(grid, 2, 5), torch.clamp(Tin, min=self.coldest)
+        value, _ = self._smooth(nodes, Tin, with_slope=False)
+        shape = torch.exp(value - nodes.energy / Tin)
         return nodes.collect(shape * nodes.weight) * (self.constant * Tin.square())
 
     def derivatives(self, grid: Grid, values: Mapping[str, Tensor], wanted: Sequence[str]) -> tuple[Tensor, Tensor]:
         if not wanted:
             return super().derivatives(grid, values, wanted)
         with torch.no_grad():
-            nodes, Tin, shape, slope = self._parts(grid, values["Tin"])
-            shape = shape * nodes.weight
+            nodes, Tin = quadrature(grid, 2, 5), torch.clamp(values["Tin"], min=self.coldest)
+            value, slope = self._smooth(nodes, Tin, with_slope=True)
+            ratio = nodes.energy / Tin
+            shape = value.sub_(ratio).exp_().mul_(nodes.weight)
             flux = nodes.collect(shape) * (self.constant * Tin.square())
             # Tin^2 g(E/Tin): d/dTin = Tin g (2 - d ln g / d ln x)
-            return flux, (nodes.collect(shape * (2.0 - slope)) * (self.constant * Tin))[None]
+            steep = slope.sub_(ratio).sub_(2.0).mul_(shape)
+            return flux, nodes.collect(steep).mul_(-self.constant * Tin)[None]
