@@ -14,8 +14,10 @@ from torch import Tensor
 
 from deepspec import choices as chosen_by
 from deepspec.assembly import make_problem, observe
+from deepspec.catalogue import components
 from deepspec.choices import Choices, make_choices
 from deepspec.errors import UserError
+from deepspec.fakes import Fake, fake
 from deepspec.inference import ENGINES
 from deepspec.inference.curvature import covariance
 from deepspec.inference.goodness import goodness
@@ -34,6 +36,8 @@ from deepspec.summary import (
     start_warning,
     statistic_result,
 )
+
+__all__ = ["Fake", "Fit", "check_folder", "components", "fake", "fit", "read", "save_fit"]
 
 #: How often a fit begins again from a better minimum that profiles came across.
 RESTARTS = 3

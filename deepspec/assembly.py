@@ -10,6 +10,7 @@ from deepspec.choices import Choices
 from deepspec.errors import UserError
 from deepspec.io import read_observation
 from deepspec.models.model import Model
+from deepspec.models.xspec import Settings, xspec_component
 from deepspec.observation import Observation
 from deepspec.problem import Problem
 
@@ -68,16 +69,22 @@ def _named_apart(observations: list[Observation], files: Sequence[str]) -> list[
     return [o.with_name(n) for o, n in zip(observations, names, strict=True)]
 
 
-def make_model(text: str, abundances: str) -> Model:
-    """A model whose absorbers use the named abundances."""
+def make_model(text: str, abundances: str = "wilm") -> Model:
+    """A model whose absorbers use the named abundances, XSPEC's own components too.
+
+    Raises
+    ------
+    UserError
+        The text cannot be read, or an absorber does not know the abundances.
+    """
     model = Model(text)
     for leaf in model.leaves:
-        if (
-            getattr(leaf.component, "settings", None)
-            and "abundances" in leaf.component.settings
-            and hasattr(leaf.component, "abundances")
-        ):
-            with chosen_by.option(f"--abund {abundances}"):
+        with chosen_by.option(f"--abund {abundances}"):
+            if leaf.component.origin == "xspec" and abundances != "wilm":
+                leaf.component = xspec_component(leaf.component.name, Settings(abundances=abundances))
+            elif hasattr(leaf.component, "abundances"):
+                leaf.component = type(leaf.component)(abundances)
+            elif hasattr(getattr(leaf.component, "rest", None), "abundances"):
                 leaf.component = type(leaf.component)(abundances)
     return model
 

@@ -319,7 +319,7 @@ def apply_actions(parameters, actions: Sequence[tuple[str, str, str]]):
                 parameters = parameters.link(key, argument)
             else:
                 priors[key] = parse_prior(argument)
-    return _follow_links(parameters), priors
+    return follow_links(parameters), priors
 
 
 def band_of_parameter(text: str, source: str) -> tuple[float, float]:
@@ -336,7 +336,7 @@ def _within(value: float, key: str, limited: Mapping[str, tuple[float, float]]) 
         raise UserError(f"the value {value:g} of {key} is outside the limits {low:g} to {high:g} given with --limits")
 
 
-def _follow_links(parameters):
+def follow_links(parameters):
     """The linked values brought up to date, and checked once at the starting point."""
     theta = parameters.vector()
     if not bool(parameters.check_links(theta)):

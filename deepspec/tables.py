@@ -243,6 +243,29 @@ def _limit(value: float | None) -> str:
     return "" if value is None or abs(value) >= 1e20 else f"{value:g}"
 
 
+# --- fake spectra ---------------------------------------------------------------------------------------------------
+
+
+def fake_table(made: dict[str, Any], files: Sequence[Path]) -> Group:
+    """What `deepspec fake` drew and wrote."""
+    parts: list[Any] = [
+        Text.assemble(("model     ", "bold"), made["model"]),
+        _indented(", ".join(f"{key} = {value:g}" for key, value in made["parameters"].items()), by=10),
+        Text.assemble(("exposure  ", "bold"), f"{made['exposure']:,.1f} s"),
+        Text.assemble(
+            ("counts    ", "bold"),
+            f"{made['counts']:g} drawn; expected {made['expected_source']:.1f} from the model and "
+            f"{made['expected_background']:.1f} from the background",
+        ),
+    ]
+    if made["background_counts"] is not None:
+        parts.append(_indented(f"{made['background_counts']:g} drawn in the background region", by=10))
+    parts.append(Text.assemble(("seed      ", "bold"), str(made["seed"])))
+    parts += [_indented(f"note: {note}", "dim", by=10) for note in made["notes"]]
+    parts.append(Text.assemble(("written   ", "bold"), ", ".join(map(str, files))))
+    return Group(*parts)
+
+
 # --- out ------------------------------------------------------------------------------------------------------------
 
 
@@ -269,8 +292,3 @@ def as_text(renderable: Any, width: int = PIPE_WIDTH) -> str:
     stream = io.StringIO()
     Console(file=stream, width=width, highlight=False, markup=False, emoji=False, color_system=None).print(renderable)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
-
-
-def files_line(paths: Sequence[Path]) -> str:
-    """What was written."""
-    return "written: " + ", ".join(str(p) for p in paths)
