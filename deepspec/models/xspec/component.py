@@ -17,9 +17,9 @@ from deepspec.models.xspec.library import LOCK, Settings, describe, library
 from deepspec.models.xspec.modeldat import Definition, Entry
 from deepspec.models.xspec.probe import probe
 
-#: Relative steps near the optimum of central differences, the cube root of the precision of the output: about 1e-7 for
-#: functions of 32-bit floats; those of 64-bit floats interpolate in tables and integrate to about 1e-10.
-STEP_SINGLE, STEP_DOUBLE = 5e-3, 3e-4
+#: Relative steps of the differences, near the cube root of the precision of the output: 1e-7 of functions of 32-bit
+#: floats; functions of 64-bit floats often compute in 32 bits or interpolate inside (nthComp jumps by 5e-6).
+STEP_SINGLE, STEP_DOUBLE = 5e-3, 1e-3
 
 #: What "unabsorbed" leaves out: matter in the line of sight, not windows, mirrors or detectors.
 ABSORPTION = frozenset(

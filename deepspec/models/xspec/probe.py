@@ -87,22 +87,9 @@ def serve(reply) -> None:
             lambda talk, d=definition, r=request: _examine(used, d, r["parameters"], Settings(**r["settings"]), talk),
             request["timeout"],
         )
-        print(
-            json.dumps(asdict(_doubted(outcome, definition, request["parameters"], used.data_folder))),
-            file=reply,
-            flush=True,
-        )
-
-
-def _doubted(outcome: Outcome, definition: Definition, parameters: Sequence[float], folder: str) -> Outcome:
-    """Numbers that cannot be right: with a complaint, or from a model known to go on without its file."""
-    if not outcome.ok:
-        return outcome
-    if definition.name.lower() in SILENT and missing_files(definition, parameters, folder):
-        return replace(outcome, ok=False, what="returns wrong numbers without saying so")
-    if _TROUBLE.search(outcome.said):
-        return replace(outcome, ok=False, what="reports an error and returns numbers all the same")
-    return outcome
+        if outcome.ok and _TROUBLE.search(outcome.said):
+            outcome = replace(outcome, ok=False, what="reports an error and returns numbers all the same")
+        print(json.dumps(asdict(outcome)), file=reply, flush=True)
 
 
 def _examine(used: Library, definition: Definition, parameters: Sequence[float], settings: Settings, talk: int) -> dict:
@@ -274,7 +261,9 @@ def probe_all(
             parameters = [float(value) for value in (definition.defaults if given is None else given)]
             key = _key(used, definition, parameters)
             outcome = _recall(key)
-            if outcome is None:
+            if definition.name.lower() in SILENT and missing_files(definition, parameters, used.data_folder):
+                outcome = Outcome(False, "returns wrong numbers")
+            elif outcome is None:
                 child = child or _Child()
                 outcome = child.ask(definition, parameters, settings or Settings(), timeout)
                 _remember(key, outcome)

@@ -178,7 +178,7 @@ def test_derivative_of_a_double_model_also_at_its_limits(grid, name, value):
     values = numbers(PhoIndex=value)
     exact = COMPONENTS["powerlaw"]().derivatives(grid, values, ["PhoIndex"])[1][0].numpy()
     got = slope_of(xspec_component(name), grid, values, "PhoIndex")
-    np.testing.assert_allclose(got, exact, rtol=1e-5, atol=1e-7 * np.abs(exact).max())
+    np.testing.assert_allclose(got, exact, rtol=1e-3, atol=1e-6 * np.abs(exact).max())
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-3, 0.05, 1.0])
