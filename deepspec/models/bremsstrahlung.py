@@ -9,18 +9,25 @@ small steps there, as XSPEC's has; the derivative is that of the piece.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from deepspec.models.base import NORM, Additive, Grid, Parameter
+from deepspec.models.base import NORM, Additive, Grid, Parameter, row_derivatives
+from deepspec.models.integrals import RowInterpolation
 from deepspec.models.redshift import REDSHIFT, RedshiftedAdditive
 
 RYDBERG = 0.01358
 """Ionisation energy of hydrogen as the fits take it [keV]."""
 HELIUM = 0.085
 """Helium to hydrogen by number."""
+IONS = ((1.0, 1.0), (4.0 * HELIUM, 4.0))
+"""Weight Z^2 n(Z)/n(H) and Z^2 of hydrogen and helium."""
+COOL_CHARGE = 0.1
+"""Z^2 Ry / kT above which the table for cool plasma is used."""
 LARGEST_RATIO = 50.0
 """E/kT above which there is no flux."""
 
@@ -97,23 +104,46 @@ def born(ratio: Tensor) -> Tensor:
 
 @cache
 def _tables() -> tuple[Tensor, Tensor]:
-    """Coefficients (7 charges, 6 ratios, 3) and the table for cool plasma (12 ratios, 7 charges)."""
-    fits = torch.stack([torch.tensor(t, dtype=torch.float64) for t in (CONSTANT, LINEAR, SQUARE)], dim=-1)
-    return fits, torch.tensor(COOL, dtype=torch.float64)
+    """Coefficients of 1, u, u^2 (3, 7 charges, 7 intervals of u) and the table for cool plasma (12 ratios, 7 charges).
+
+    Below `SMALLEST_RATIO` the corrections keep their value there: one more interval, with constants only.
+    """
+    fits = torch.stack([torch.tensor(t, dtype=torch.float64) for t in (CONSTANT, LINEAR, SQUARE)])
+    first = fits[0, :, 0] + SMALLEST_RATIO * (fits[1, :, 0] + SMALLEST_RATIO * fits[2, :, 0])
+    lowest = torch.stack([first, torch.zeros_like(first), torch.zeros_like(first)])[..., None]
+    return torch.cat([lowest, fits], dim=-1), torch.tensor(COOL, dtype=torch.float64)
 
 
-def _warm(ratio: Tensor, charge: Tensor) -> Tensor:
-    """Gaunt factor for Z^2 Ry < kT / 10; `charge` is Z^2 Ry / kT, shape (..., 1)."""
+def _coefficients(charge: Tensor) -> Tensor:
+    """Coefficients of the correction to the Born approximation, (3, ..., 7); `charge` is Z^2 Ry / kT, shape (..., 1).
+
+    Zero where the plasma is too cool for the fits, and a factor of one where it is hot enough for no correction.
+    """
     fits, _ = _tables()
     scaled = 1000.0 * charge
-    knots = ratio.new_tensor(CHARGE_KNOTS)
+    knots = scaled.new_tensor(CHARGE_KNOTS)
     row = (torch.searchsorted(knots, scaled.detach().contiguous()) - 1).clamp(0, len(CHARGE_KNOTS) - 2)
     part = (scaled - knots[row]) / (knots[row + 1] - knots[row])
-    column = torch.bucketize(ratio.detach().contiguous(), ratio.new_tensor(RATIO_LIMITS))
-    u = ratio.clamp(min=SMALLEST_RATIO)
-    c = (1.0 - part)[..., None] * fits[row, column] + part[..., None] * fits[row + 1, column]
-    correction = c[..., 0] + u * (c[..., 1] + u * c[..., 2])
-    return born(ratio) * torch.where(scaled < CHARGE_KNOTS[0], 1.0, correction)
+    row = row[..., 0]
+    found = (1.0 - part) * fits[:, row] + part * fits[:, row + 1]
+    none = torch.zeros_like(found)
+    none[0] = 1.0
+    found = torch.where(scaled.detach() < CHARGE_KNOTS[0], none, found)
+    return torch.where(charge.detach() > COOL_CHARGE, 0.0, found)
+
+
+def _ions(kT: Tensor) -> Tensor:
+    """`_coefficients` of hydrogen and helium together."""
+    return sum(weight * _coefficients(square * RYDBERG / kT) for weight, square in IONS)
+
+
+def _correction(ratio: Tensor, coefficients: Tensor) -> Tensor:
+    """The polynomial of the interval that u = E/kT is in, shape of `ratio` (..., n)."""
+    interval = torch.bucketize(ratio.detach().contiguous(), ratio.new_tensor((SMALLEST_RATIO, *RATIO_LIMITS)))
+    shape = np.broadcast_shapes(interval.shape[:-1], coefficients.shape[1:-1])
+    interval = interval.expand(*shape, -1)
+    c0, c1, c2 = (torch.gather(c.expand(*shape, -1), -1, interval) for c in coefficients)
+    return c0 + ratio * (c1 + ratio * c2)
 
 
 def _cool(ratio: Tensor, charge: Tensor) -> Tensor:
@@ -129,23 +159,29 @@ def _cool(ratio: Tensor, charge: Tensor) -> Tensor:
     return (1.0 - t) * left + t * right
 
 
-def gaunt(ratio: Tensor, charge: Tensor) -> Tensor:
-    """Free-free Gaunt factor.
+def gaunt(ratio: Tensor, kT: Tensor, from_born: Tensor | None = None) -> Tensor:
+    """Free-free Gaunt factors of hydrogen and helium, ``g(1) + 4 x 0.085 g(2)``.
 
     Parameters
     ----------
     ratio : Tensor, shape (..., n)
         E/kT, positive.
-    charge : Tensor, shape (..., 1)
-        Z^2 Ry / kT.
+    kT : Tensor, shape (..., 1) [keV]
+    from_born : Tensor, shape (..., n), optional
+        ``born(ratio)`` if it is known.
     """
-    is_cool = charge.detach() > 0.1
-    if is_cool.all():
-        return _cool(ratio, charge)
-    warm = _warm(ratio, torch.where(is_cool, 0.1, charge))
-    if not is_cool.any():
-        return warm
-    return torch.where(is_cool, _cool(ratio, torch.where(is_cool, charge, 1.0)), warm)
+    total = (born(ratio) if from_born is None else from_born) * _correction(ratio, _ions(kT))
+    for weight, square in IONS:
+        charge = square * RYDBERG / kT
+        is_cool = charge.detach() > COOL_CHARGE
+        if is_cool.any():
+            cool = _cool(ratio, torch.where(is_cool, charge, 1.0))
+            total = total + torch.where(is_cool, weight * cool, 0.0)
+    return total
+
+
+def _log_born(rows: RowInterpolation, kT: Tensor) -> Tensor:
+    return torch.log(born(torch.exp(rows.places) / kT))
 
 
 class Bremsstrahlung(Additive):
@@ -161,14 +197,42 @@ class Bremsstrahlung(Additive):
     norm = NORM("3.02e-15 / (4 pi D^2) Int n_e n_I dV")
     source = "Kellogg, Baldwin & Koch 1975, ApJ 199, 299; Karzas & Latter 1961, ApJS 6, 167"
 
+    @staticmethod
+    def _born(grid: Grid, kT: Tensor) -> Tensor | None:
+        """`born` at the edges of a batch, interpolated along each row where the grid allows (to 1e-9)."""
+        rows = RowInterpolation.of(grid, grid.log_edges)
+        return None if rows is None else torch.exp(_log_born(rows, kT) @ rows.basis)
+
     def evaluate(self, grid: Grid, *, kT: Tensor) -> Tensor:
         ratio = grid.edges / kT
         inside = ratio.detach() <= LARGEST_RATIO
-        ratio = ratio.clamp(max=LARGEST_RATIO)
-        charge = RYDBERG / kT
-        both = gaunt(ratio, charge) + 4.0 * HELIUM * gaunt(ratio, 4.0 * charge)
+        both = gaunt(ratio, kT, self._born(grid, kT))
         photons = torch.where(inside, both * torch.exp(-ratio), 0.0) / (grid.edges * torch.sqrt(kT))
         return (photons[..., 1:] + photons[..., :-1]) * (0.5 * grid.width)
+
+    def derivatives(self, grid: Grid, values: Mapping[str, Tensor], wanted: Sequence[str]) -> tuple[Tensor, Tensor]:
+        kT = values["kT"]
+        rows = RowInterpolation.of(grid, grid.log_edges)
+        if not wanted or rows is None or bool((4.0 * RYDBERG / kT > COOL_CHARGE).any()):
+            return super().derivatives(grid, values, wanted)
+        # what has one row per temperature is differentiated by torch, what has a column per energy by hand
+        both = row_derivatives(lambda kT: torch.cat([_log_born(rows, kT), *_ions(kT)], dim=-1), {"kT": kT}, ["kT"])
+        (log_born, *c), (born_slope, *c_slope) = (
+            part.split([rows.count, 7, 7, 7], -1) for part in (both[0], both[1][0])
+        )
+        with torch.no_grad():
+            c, c_slope = torch.stack(c), torch.stack(c_slope)
+            ratio = (grid.edges / kT).clamp_(max=LARGEST_RATIO)
+            order = torch.arange(3, dtype=kT.dtype).reshape(3, *[1] * kT.dim())
+            correction = _correction(ratio, c)
+            change = _correction(ratio, c_slope - order * c / kT)
+            height = torch.exp(log_born @ rows.basis - ratio).div_(grid.edges * torch.sqrt(kT))
+            height = torch.where(grid.edges / kT <= LARGEST_RATIO, height, 0.0)
+            growth = (born_slope @ rows.basis).add_((ratio - 0.5) / kT).mul_(correction).add_(change).mul_(height)
+            half = 0.5 * grid.width
+            photons = correction.mul_(height)
+            flux = (photons[..., 1:] + photons[..., :-1]).mul_(half)
+            return flux, (growth[..., 1:] + growth[..., :-1]).mul_(half)[None]
 
 
 class ZBremsstrahlung(RedshiftedAdditive):

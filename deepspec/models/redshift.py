@@ -7,18 +7,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from deepspec.models.base import Additive, Grid, Multiplicative, Parameter
 
 REDSHIFT = Parameter("Redshift", 0.0, "", -0.999, -0.999, 10.0, 10.0, frozen=True)
-
-
-def _is_constant(tensor: Tensor) -> bool:
-    """No derivative is asked for by this tensor."""
-    if tensor.requires_grad:
-        return False
-    return forward_ad._current_level < 0 or forward_ad.unpack_dual(tensor).tangent is None
 
 
 def rest_frame(grid: Grid, redshift: Tensor) -> Grid:
@@ -27,7 +19,7 @@ def rest_frame(grid: Grid, redshift: Tensor) -> Grid:
     A redshift that is the same for the whole batch and not differentiated gives a grid without batch axes,
     and the last such grid is kept, so that a frozen redshift costs nothing.
     """
-    if not _is_constant(redshift) or not _is_constant(grid.edges):
+    if redshift.requires_grad or grid.edges.requires_grad:
         return grid.times(1.0 + redshift)
     first = redshift.reshape(-1)[:1]
     if not torch.all(redshift == first):
@@ -35,8 +27,7 @@ def rest_frame(grid: Grid, redshift: Tensor) -> Grid:
     kept = grid.memo("rest_frame", dict)
     z = float(first)
     if kept.get("redshift") != z:
-        # A fresh constant: a tensor made inside a forward-mode level must not outlive it.
-        kept["redshift"], kept["grid"] = z, Grid(grid.edges.detach() * (1.0 + z))
+        kept["redshift"], kept["grid"] = z, Grid(grid.edges * (1.0 + z))
     return kept["grid"]
 
 

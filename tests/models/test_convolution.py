@@ -8,7 +8,7 @@ import torch
 
 from deepspec.errors import UserError
 from deepspec.models import COMPONENTS
-from deepspec.models.base import Grid, forward_derivatives
+from deepspec.models.base import Grid, row_derivatives
 from deepspec.models.convolution import ERG_PER_KEV
 
 GRID = Grid(np.linspace(0.5, 8.0, 751))
@@ -66,7 +66,7 @@ def test_zashift_is_exact_up_to_the_last_bin():
 
 def test_zashift_is_differentiable_in_the_redshift():
     convolution = COMPONENTS["zashift"]()
-    value, slope = forward_derivatives(
+    value, slope = row_derivatives(
         lambda **v: convolution.apply(GRID, powerlaw, **v), {"Redshift": one(0.5)}, ["Redshift"]
     )
     np.testing.assert_allclose(slope[0].numpy(), -1.7 / 1.5 * value.numpy(), rtol=1e-10)
