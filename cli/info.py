@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 
@@ -61,8 +63,9 @@ def _rows(facts):
     bad = facts["bad_channels"]
     yield "channels", f"{facts['channels']} from {facts['first_channel']}, {bad} flagged bad"
     yield "grouping", _grouping(facts)
-    yield "background", _background(facts["background"])
-    yield "response", _response(facts["response"])
+    folder = os.path.dirname(facts["file"])
+    yield "background", _background(facts["background"], folder)
+    yield "response", _response(facts["response"], folder)
     band, counts = facts["usable_band"], facts["counts_in_band"]
     if band:
         net = f"{counts['total']:,.6g} counts, net {counts['net']:,.6g}"
@@ -74,16 +77,23 @@ def _grouping(facts) -> str:
     return f"{own}; a fit uses {facts['default_grouping']} unless --group says otherwise"
 
 
-def _background(background) -> str:
+def _shown(path: str, folder: str) -> str:
+    """The name as a link in the file would give it."""
+    return os.path.relpath(path, folder or ".")
+
+
+def _background(background, folder: str) -> str:
     if background is None:
         return "none"
-    names = ", ".join(background["files"])
-    return f"{background['counts']:,.6g} counts, {background['scaled_counts']:,.6g} in the source region; {names}"
+    names = ", ".join(dict.fromkeys(_shown(name, folder) for name in background["files"]))
+    scaled = f"{background['scaled_counts']:,.6g} in the source region"
+    return f"{names}: {background['counts']:,.6g} counts, {scaled}"
 
 
-def _response(response) -> str:
+def _response(response, folder: str) -> str:
     if response is None:
         return "none"
     low, high = response["energy_range"]
-    area = f"up to {response['largest_area']:.4g} cm2 at {response['largest_area_at']:.3g} keV"
-    return f"{response['rmf']}, area {response['arf'] or 'within the matrix'}; {low:.3g}-{high:.3g} keV, {area}"
+    area = f"area up to {response['largest_area']:.4g} cm2 at {response['largest_area_at']:.3g} keV"
+    source = _shown(response["arf"], folder) if response["arf"] else "the matrix"
+    return f"{_shown(response['rmf'], folder)}: {low:.3g}-{high:.3g} keV; {area} from {source}"

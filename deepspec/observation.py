@@ -250,6 +250,12 @@ class Observation:
                 remedy="group them: --group file or --group snr:3",
             )
         for background in spectrum.backgrounds:
+            if background.rates_without_exposure and background.error is None:
+                raise UserError(
+                    f"the background holds rates with EXPOSURE {background.exposure:g} and no errors (STAT_ERR)",
+                    source=background.path,
+                    remedy="use --bkg none to fit the total",
+                )
             if background.rates_without_exposure and not gaussian and statistic != "pgstat":
                 raise UserError(
                     f"the background holds rates with EXPOSURE {background.exposure:g}, not counts, "

@@ -168,7 +168,7 @@ class Spectrum:
     @property
     def poisson(self) -> bool:
         """True if the counts can be Poisson counts and the file's errors are not in force."""
-        return self.whole and not self.use_errors
+        return self.whole and not (self.use_errors and self.error is not None)
 
     @cached_property
     def variance(self) -> np.ndarray:

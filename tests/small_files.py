@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
+from astropy.io import fits
 from scipy.sparse import csr_matrix
 
 from deepspec.io.write import write_arf, write_pha, write_rmf
@@ -71,9 +73,37 @@ def write_small(folder: Path, seed: int = 3, background: bool = True, **changes)
 
 def rewrite(path: Path, change) -> None:
     """Apply `change(hdus)` to a FITS file in place."""
-    from astropy.io import fits
+    with fits.open(io.BytesIO(path.read_bytes()), lazy_load_hdus=False) as hdus:
+        change(hdus)
+        content = io.BytesIO()
+        hdus.writeto(content)
+    path.write_bytes(content.getvalue())
 
-    with fits.open(path) as hdus:
-        hdus = fits.HDUList([hdu.copy() for hdu in hdus])
-    change(hdus)
-    hdus.writeto(path, overwrite=True)
+
+def write_dense_rmf(path: Path, response: Response, **columns) -> None:
+    """An RMF whose MATRIX holds one group of all channels in each row; `columns` take the place of its own."""
+    n_energy, n_channel = response.matrix.shape
+    values = {
+        "ENERG_LO": response.edges[:-1],
+        "ENERG_HI": response.edges[1:],
+        "N_GRP": np.ones(n_energy, dtype=np.int16),
+        "F_CHAN": np.full(n_energy, response.first_channel, dtype=np.int16),
+        "N_CHAN": np.full(n_energy, n_channel, dtype=np.int16),
+        "MATRIX": response.matrix.toarray(),
+        **columns,
+    }
+    formats = {"N_GRP": "I", "F_CHAN": "I", "N_CHAN": "I", "MATRIX": f"{n_channel}D"}
+    table = fits.BinTableHDU.from_columns(
+        [fits.Column(name=name, format=formats.get(name, "D"), array=array) for name, array in values.items()],
+        name="MATRIX",
+    )
+    table.header.update({"DETCHANS": n_channel, "TLMIN4": response.first_channel, "TELESCOP": "SMALL"})
+    bounds = fits.BinTableHDU.from_columns(
+        [
+            fits.Column(name="CHANNEL", format="I", array=np.arange(n_channel) + response.first_channel),
+            fits.Column(name="E_MIN", format="D", array=response.energy_bounds[:, 0]),
+            fits.Column(name="E_MAX", format="D", array=response.energy_bounds[:, 1]),
+        ],
+        name="EBOUNDS",
+    )
+    fits.HDUList([fits.PrimaryHDU(), table, bounds]).writeto(path, overwrite=True)

@@ -194,6 +194,15 @@ def test_background_of_rates_with_exposure_one_is_refused_for_poisson_statistics
     assert "--bkg none" in caught.value.remedy
 
 
+def test_rates_without_exposure_and_errors_are_of_no_use():
+    observation = rates_of_exposure_one(small_observation())
+    background = dataclasses.replace(observation.spectrum.backgrounds[0], error=None)
+    observation = observation.with_spectrum(dataclasses.replace(observation.spectrum, backgrounds=(background,)))
+    with pytest.raises(UserError, match="no errors") as caught:
+        observation.check_fittable("pgstat")
+    assert "--bkg none" in caught.value.remedy
+
+
 @pytest.mark.parametrize("statistic", ["pgstat", "chi2gehrels"])
 def test_and_fitted_by_its_errors_where_asked(statistic):
     observation = rates_of_exposure_one(small_observation())

@@ -61,6 +61,8 @@ def read_observation(
     """
     spectrum, links = read_spectrum(path, row, use_errors)
     problems: list[str] = []
+    if use_errors and spectrum.error is None:
+        problems.append(f"{Path(spectrum.path).name}: has no STAT_ERR to use; errors come from the counts")
 
     def attempt(function, *arguments):
         try:
@@ -72,7 +74,7 @@ def read_observation(
             return None
 
     response = attempt(_response, spectrum, links, arf, rmf, rmf_dir)
-    backgrounds = attempt(_backgrounds, spectrum, links, background)
+    backgrounds = attempt(_backgrounds, spectrum, links, background, use_errors)
     if backgrounds is None:
         backgrounds = spectrum.backgrounds
     spectrum = replace(spectrum, backgrounds=backgrounds, notes=(*spectrum.notes, *problems))
@@ -156,7 +158,7 @@ def _matching(spectrum: Spectrum, response: Response) -> Response:
 # --- backgrounds ----------------------------------------------------------------------------------------------------
 
 
-def _backgrounds(spectrum: Spectrum, links: Links, given) -> tuple[Spectrum, ...]:
+def _backgrounds(spectrum: Spectrum, links: Links, given, use_errors: bool) -> tuple[Spectrum, ...]:
     if given is None:
         if not links.background:
             return spectrum.backgrounds
@@ -165,7 +167,9 @@ def _backgrounds(spectrum: Spectrum, links: Links, given) -> tuple[Spectrum, ...
         files = [given] if isinstance(given, (str, Path)) else list(given)
         if [str(file).lower() for file in files] == [_NONE]:
             return ()
-    return tuple(_background(spectrum, file) for file in files) + (spectrum.backgrounds if given is None else ())
+    return tuple(_background(spectrum, file, use_errors) for file in files) + (
+        spectrum.backgrounds if given is None else ()
+    )
 
 
 def _linked_background(spectrum: Spectrum, linked: str) -> str:
@@ -184,8 +188,8 @@ def _linked_background(spectrum: Spectrum, linked: str) -> str:
     return str(path) if row is None else f"{path}{{{row}}}"
 
 
-def _background(spectrum: Spectrum, file: str | Path) -> Spectrum:
-    background, _ = read_spectrum(file, background=True)
+def _background(spectrum: Spectrum, file: str | Path, use_errors: bool) -> Spectrum:
+    background, _ = read_spectrum(file, use_errors=use_errors, background=True)
     if len(background) != len(spectrum):
         raise UserError(
             f"it has {len(background)} channels and the spectrum {Path(spectrum.path).name} has {len(spectrum)}",

@@ -13,7 +13,7 @@ from deepspec.io.fits_files import existing, foreign_errors, open_fits, quiet, t
 from deepspec.spectrum import Spectrum
 
 _LINKS = ("ANCRFILE", "RESPFILE", "BACKFILE")
-_FACTS = ("TELESCOP", "INSTRUME", "FILTER", "DETNAM", "OBJECT", "OBS_ID", "DATE-OBS")
+_FACTS = ("TELESCOP", "INSTRUME", "FILTER", "DETNAM", "OBJECT", "OBS_ID", "DATE-OBS", "DETCHANS")
 _PER_ROW = ("TG_M", "TG_PART", "TG_SRCID", "SPEC_NUM")
 
 
