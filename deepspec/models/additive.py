@@ -153,27 +153,48 @@ LOWEST_BREAK = 1e-20
 """Stands for a break at zero energy [keV]: everything is above it."""
 
 
-def _broken(grid: Grid, indices: Sequence[Tensor], breaks: Sequence[Tensor]) -> Tensor:
-    """Continuous power laws between breaks, norm 1 at 1 keV in the first; exact bin integrals, shape (..., n)."""
-    low, high = grid.log_edges[..., :-1], grid.log_edges[..., 1:]
-    log_breaks = [torch.log(energy.clamp(min=LOWEST_BREAK)) for energy in breaks]
-    for i in range(1, len(log_breaks)):
-        # a later break below the one before it would count energies twice
-        log_breaks[i] = torch.maximum(log_breaks[i], log_breaks[i - 1])
-    scale, total = None, None
-    for i, index in enumerate(indices):
+def _log_scales(indices: Sequence[Tensor], log_breaks: Sequence[Tensor]) -> list[Tensor]:
+    """ln of the factor of each power law that makes them meet at the breaks; the first has none."""
+    scales = [torch.zeros_like(log_breaks[0])]
+    for before, after, log_break in zip(indices[:-1], indices[1:], log_breaks, strict=True):
+        scales.append(scales[-1] + (after - before) * log_break)
+    return scales
+
+
+def _pieces(low: Tensor, high: Tensor, indices: Sequence[Tensor], log_breaks: Sequence[Tensor]) -> Tensor:
+    """Integral between energies given by their logarithms, each piece clipped to its side of the breaks."""
+    total = torch.zeros_like(low)
+    for i, (index, scale) in enumerate(zip(indices, _log_scales(indices, log_breaks), strict=True)):
         start, stop = low, high
         if i > 0:
             start, stop = torch.maximum(start, log_breaks[i - 1]), torch.maximum(stop, log_breaks[i - 1])
         if i < len(log_breaks):
             start, stop = torch.minimum(start, log_breaks[i]), torch.minimum(stop, log_breaks[i])
-        if i > 0:
-            step = (index - indices[i - 1]) * log_breaks[i - 1]
-            scale = step if scale is None else scale + step
-        part = integrals.power(start, stop, -index)
-        part = part if scale is None else part * torch.exp(scale)
-        total = part if total is None else total + part
+        total = total + integrals.power(start, stop, -index) * torch.exp(scale)
     return total
+
+
+def _broken(grid: Grid, indices: Sequence[Tensor], breaks: Sequence[Tensor]) -> Tensor:
+    """Continuous power laws between breaks, norm 1 at 1 keV in the first; exact bin integrals, shape (..., n)."""
+    log_breaks = [torch.log(energy.clamp(min=LOWEST_BREAK)) for energy in breaks]
+    for i in range(1, len(log_breaks)):
+        # a later break below the one before it would count energies twice
+        log_breaks[i] = torch.maximum(log_breaks[i], log_breaks[i - 1])
+    low, high = grid.log_edges[..., :-1], grid.log_edges[..., 1:]
+    if grid.edges.dim() > 1:
+        return _pieces(low, high, indices, log_breaks)
+    scales = _log_scales(indices, log_breaks)
+    laws = [integrals.power_of_bins(grid, -i) * torch.exp(s) for i, s in zip(indices, scales, strict=True)]
+    flux = laws[-1]
+    for law, log_break in zip(laws[-2::-1], log_breaks[::-1], strict=True):
+        flux = torch.where(low < log_break.detach(), law, flux)
+    # the bins that hold a break, one per row
+    for log_break in log_breaks:
+        place = torch.searchsorted(grid.log_edges.detach(), log_break.detach().contiguous()) - 1
+        place = place.clamp(0, len(grid) - 1)
+        exact = _pieces(low[place], high[place], indices, log_breaks)
+        flux = flux.scatter(-1, place.expand(*flux.shape[:-1], 1), exact.expand(*flux.shape[:-1], 1))
+    return flux
 
 
 class BrokenPowerLaw(Additive):
