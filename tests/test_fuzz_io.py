@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import json
 import signal
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_files import write_small
 
 from deepspec.errors import UserError
 from deepspec.io import read_observation
+from deepspec.io.summary import summarize
+from small_files import write_small
 
 SECONDS = 20
 NAMES = ("src.pha", "src_bkg.pha", "src.arf", "src.rmf")
@@ -39,7 +41,7 @@ def folder(tmp_path_factory):
 
 
 def outcome(folder, files):
-    """Read, group and fold; "read" or "refused". Anything else fails the test, a hang after `SECONDS`."""
+    """Describe, read, group and fold; "read" or "refused". Anything else fails the test, a hang after `SECONDS`."""
     for name, content in files.items():
         (folder / name).write_bytes(content)
 
@@ -49,6 +51,7 @@ def outcome(folder, files):
     previous = signal.signal(signal.SIGALRM, too_long)
     signal.alarm(SECONDS)
     try:
+        json.dumps(summarize(folder / "src.pha"), allow_nan=False)
         observation = read_observation(folder / "src.pha").group("auto")
         assert np.isfinite(observation.binned.counts).all()
         assert np.isfinite(observation.folded.matrix).all()

@@ -6,10 +6,10 @@ import json
 
 import pytest
 from click.testing import CliRunner
-from small_files import rewrite, small_spectrum, write_small
 
 from deepspec.errors import UserError
 from deepspec_cli.info import command
+from small_files import rewrite, small_spectrum, write_small
 
 
 @pytest.fixture

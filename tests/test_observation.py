@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_files import N_CHANNEL, N_ENERGY, small_observation, small_response, small_spectrum
 
 from deepspec.errors import UserError
 from deepspec.io import read_observation
 from deepspec.io.fits_files import quiet
 from deepspec.observation import Observation
+from small_files import N_CHANNEL, N_ENERGY, small_observation, small_response, small_spectrum
 
 SETS = {
     "pn_ngc7793_ulx4": (0.3, 10),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
-from small_files import small_response
 
 from deepspec.response import Response
+from small_files import small_response
 
 
 def gaussian(sigma: float, n: int = 200) -> Response:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_files import N_CHANNEL, small_response, small_spectrum
 
 from deepspec.errors import UserError
 from deepspec.spectrum import Spectrum
+from small_files import N_CHANNEL, small_response, small_spectrum
 
 BOUNDS = small_response().energy_bounds
 WIDTH = BOUNDS[0, 1] - BOUNDS[0, 0]

@@ -33,16 +33,18 @@ class _Collect(logging.Handler):
 def quiet() -> Iterator[list[str]]:
     """Keep what Sherpa and astropy log and warn from the terminal; the list holds what was logged."""
     collect = _Collect()
-    logger = logging.getLogger("sherpa")
-    handlers, propagate = logger.handlers[:], logger.propagate
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        # Its first import gives the logger a handler that prints, so it comes before the handlers are set aside
+        import sherpa  # noqa: F401
+
+        logger = logging.getLogger("sherpa")
+        handlers, propagate = logger.handlers[:], logger.propagate
         try:
             logger.handlers, logger.propagate = [collect], False
             yield collect.messages
         finally:
-            added = [h for h in logger.handlers if h is not collect and h not in handlers]
-            logger.handlers, logger.propagate = handlers + added, propagate if handlers else not added
+            logger.handlers, logger.propagate = handlers, propagate
 
 
 @contextmanager

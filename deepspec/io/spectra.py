@@ -165,7 +165,9 @@ def _convert(hdu, file: Path, digest: str, use_errors: bool, row: int | None) ->
         use_errors=use_errors,
         path=f"{file}{{{row}}}" if row else str(file),
         sha256=digest,
-        header={key: header[key] for key in _FACTS if key in header and header[key] != ""},
+        header={
+            key: header[key] for key in _FACTS if isinstance(header.get(key), (str, int, float)) and header[key] != ""
+        },
         is_rate=is_rate,
     )
     backgrounds = [

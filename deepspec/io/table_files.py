@@ -105,13 +105,20 @@ def _from_hdus(file, path: Path) -> TableFile:
     columns = file["PARAMETERS"].data
     units = _column(columns, "UNITS", [""] * len(columns))
     count = int(file["PARAMETERS"].header.get("NINTPARM", len(columns)))
-    everything = [_parameter(row, unit, index < count) for index, (row, unit) in enumerate(zip(columns, units, strict=True))]
+    everything = [
+        _parameter(row, unit, index < count) for index, (row, unit) in enumerate(zip(columns, units, strict=True))
+    ]
     parameters, additional = tuple(everything[:count]), tuple(everything[count:])
     _check_parameters(parameters, path)
     energies = file["ENERGIES"].data
     low, high = np.asarray(energies["ENERG_LO"], float), np.asarray(energies["ENERG_HI"], float)
     edges = np.append(low, high[-1:])
-    if not (np.isfinite(edges).all() and edges[0] >= 0 and (np.diff(edges) > 0).all() and np.allclose(low[1:], high[:-1], 1e-5)):
+    if not (
+        np.isfinite(edges).all()
+        and edges[0] >= 0
+        and (np.diff(edges) > 0).all()
+        and np.allclose(low[1:], high[:-1], 1e-5)
+    ):
         raise UserError("its energies do not rise without gaps", source=path, remedy=MAKER)
     spectra = _spectra(file["SPECTRA"].data, parameters, len(additional), len(edges) - 1, path)
     return TableFile(
@@ -132,7 +139,9 @@ def _parameter(row, unit, interpolated: bool) -> TableParameter:
     names = ("INITIAL", "DELTA", "MINIMUM", "BOTTOM", "TOP", "MAXIMUM")
     # blanks in names would not survive a model expression
     name = "_".join(str(row["NAME"]).split())
-    return TableParameter(name, *(float(row[n]) for n in names), values, interpolated and int(row["METHOD"]) == 1, str(unit).strip())
+    return TableParameter(
+        name, *(float(row[n]) for n in names), values, interpolated and int(row["METHOD"]) == 1, str(unit).strip()
+    )
 
 
 def _check_parameters(parameters, path: Path) -> None:
@@ -143,7 +152,9 @@ def _check_parameters(parameters, path: Path) -> None:
         if len(values) == 0 or not np.isfinite(values).all() or (np.diff(values) <= 0).any():
             raise UserError(f"the tabulated values of {parameter.name} do not rise", source=path, remedy=MAKER)
         if parameter.log and values[0] <= 0:
-            raise UserError(f"{parameter.name} is interpolated in the logarithm but not positive", source=path, remedy=MAKER)
+            raise UserError(
+                f"{parameter.name} is interpolated in the logarithm but not positive", source=path, remedy=MAKER
+            )
 
 
 def _spectra(data, parameters, n_additional: int, n: int, path: Path) -> np.ndarray:
@@ -156,7 +167,9 @@ def _spectra(data, parameters, n_additional: int, n: int, path: Path) -> np.ndar
     for axis, parameter in enumerate(parameters):
         nearest = np.abs(place[:, axis, None] - parameter.values).argmin(1)
         if not np.allclose(place[:, axis], parameter.values[nearest], rtol=1e-4, atol=1e-30):
-            raise UserError(f"a spectrum lies between the tabulated values of {parameter.name}", source=path, remedy=MAKER)
+            raise UserError(
+                f"a spectrum lies between the tabulated values of {parameter.name}", source=path, remedy=MAKER
+            )
         index.append(nearest)
     columns = ["INTPSPEC", *(f"ADDSP{k:03d}" for k in range(1, n_additional + 1))]
     out = np.full((len(columns), *shape, n), np.nan)
@@ -165,7 +178,9 @@ def _spectra(data, parameters, n_additional: int, n: int, path: Path) -> np.ndar
     if not filled.all():
         first = tuple(np.argwhere(~filled)[0])
         where = ", ".join(f"{p.name} = {p.values[i]:g}" for p, i in zip(parameters, first, strict=True))
-        raise UserError(f"{(~filled).sum()} of {filled.size} spectra are missing, first {where}", source=path, remedy=MAKER)
+        raise UserError(
+            f"{(~filled).sum()} of {filled.size} spectra are missing, first {where}", source=path, remedy=MAKER
+        )
     for number, column in enumerate(columns):
         values = np.asarray(data[column], float).reshape(len(data), -1)
         if values.shape[1] != n:
@@ -186,8 +201,18 @@ def write_table_model(path: str | Path, table: TableFile) -> None:
     """
     from astropy.io import fits
 
-    head = {"MODLNAME": table.name[:12], "MODLUNIT": "photons/cm^2/s" if table.additive else " ", "REDSHIFT": table.redshift}
-    head |= {"ADDMODEL": table.additive, "ESCALE": table.escale, "HDUCLASS": "OGIP", "HDUCLAS1": "XSPEC TABLE MODEL", "HDUVERS": "1.1.0"}
+    head = {
+        "MODLNAME": table.name[:12],
+        "MODLUNIT": "photons/cm^2/s" if table.additive else " ",
+        "REDSHIFT": table.redshift,
+    }
+    head |= {
+        "ADDMODEL": table.additive,
+        "ESCALE": table.escale,
+        "HDUCLASS": "OGIP",
+        "HDUCLAS1": "XSPEC TABLE MODEL",
+        "HDUVERS": "1.1.0",
+    }
     head |= {"LOELIMIT": table.low_outside, "HIELIMIT": table.high_outside}
     primary = fits.PrimaryHDU()
     primary.header.update(head)
@@ -204,7 +229,10 @@ def _parameter_hdu(table: TableFile):
     everything = (*table.parameters, *table.additional)
     longest = max(len(p.values) for p in table.parameters)
     values = np.array([np.pad(p.values, (0, longest - len(p.values))) for p in everything])
-    numbers = {key: [getattr(p, key.lower()) for p in everything] for key in ("INITIAL", "DELTA", "MINIMUM", "BOTTOM", "TOP", "MAXIMUM")}
+    numbers = {
+        key: [getattr(p, key.lower()) for p in everything]
+        for key in ("INITIAL", "DELTA", "MINIMUM", "BOTTOM", "TOP", "MAXIMUM")
+    }
     columns = [fits.Column("NAME", "12A", array=[p.name for p in everything])]
     columns.append(fits.Column("METHOD", "J", array=[int(p.log) for p in everything]))
     columns += [fits.Column(key, "E", array=np.array(column)) for key, column in numbers.items()]
@@ -219,7 +247,10 @@ def _parameter_hdu(table: TableFile):
 def _energy_hdu(edges: np.ndarray):
     from astropy.io import fits
 
-    columns = [fits.Column("ENERG_LO", "E", "keV", array=edges[:-1]), fits.Column("ENERG_HI", "E", "keV", array=edges[1:])]
+    columns = [
+        fits.Column("ENERG_LO", "E", "keV", array=edges[:-1]),
+        fits.Column("ENERG_HI", "E", "keV", array=edges[1:]),
+    ]
     return fits.BinTableHDU.from_columns(columns, name="ENERGIES")
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import gzip
 import logging
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from astropy.io import fits
-from small_files import N_CHANNEL, rewrite, small_response, small_spectrum, write_dense_rmf, write_small
 
 from deepspec.errors import UserError
 from deepspec.io import read_observation, read_response, read_spectrum
 from deepspec.io.response_files import LOWEST_ENERGY
 from deepspec.io.write import write_rmf
+from small_files import N_CHANNEL, rewrite, small_response, small_spectrum, write_dense_rmf, write_small
 
 
 @pytest.fixture
@@ -75,6 +77,16 @@ def test_nothing_is_printed_logged_or_warned(path, capfd, caplog):
         read_observation(path)
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
+
+
+def test_a_fresh_process_prints_nothing_either(path):
+    """The first import of Sherpa sets up its own logging."""
+    up = np.arange(N_CHANNEL)
+    rewrite(path, lambda hdus: with_columns(hdus, BACKGROUND_UP=up, BACKGROUND_DOWN=up, STAT_ERR=np.ones(N_CHANNEL)))
+    rewrite(path.with_name("src.rmf"), without_tlmin)
+    program = f"from deepspec.io import read_observation; read_observation({str(path)!r})"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_the_library_logger_is_left_as_it_was(path):

@@ -7,12 +7,12 @@ import os
 import numpy as np
 import pytest
 from astropy.io import fits
-from small_files import N_CHANNEL, small_observation, small_response, small_spectrum, write_small
 
 from deepspec.errors import UserError
 from deepspec.io import read_observation, read_response
 from deepspec.io.fits_files import quiet
 from deepspec.io.write import write_arf, write_pha, write_rmf
+from small_files import N_CHANNEL, small_observation, small_response, small_spectrum, write_small
 
 
 @pytest.fixture
