@@ -55,6 +55,29 @@ class Edge(Multiplicative):
         absorbed = torch.expm1(-MaxTau * (edgeE / above) ** 3)
         return 1.0 + _mean_of_edges(absorbed) * (above[..., 1:] - above[..., :-1]) / grid.width
 
+    def derivatives(self, grid: Grid, values: Mapping[str, Tensor], wanted: Sequence[str]) -> tuple[Tensor, Tensor]:
+        if not wanted:
+            return super().derivatives(grid, values, wanted)
+        with torch.no_grad():
+            energy, depth = values["edgeE"], values["MaxTau"]
+            above = torch.maximum(grid.edges, energy)
+            part = torch.diff(above) / grid.width
+            ratio = (energy / above) ** 3
+            absorbed = torch.expm1(-depth * ratio)
+            mean = _mean_of_edges(absorbed)
+
+            def by_energy() -> Tensor:
+                """Above the edge its depth grows, and the part of its bin that is absorbed shrinks."""
+                below = (grid.edges < energy).to(above.dtype)
+                growth = (1.0 - below) * (absorbed + 1.0) * (-3.0 * depth) * energy.square() / above**3
+                return _mean_of_edges(growth) * part + mean * torch.diff(below) / grid.width
+
+            parts = {
+                "edgeE": by_energy,
+                "MaxTau": lambda: _mean_of_edges(-ratio * (absorbed + 1.0)) * part,
+            }
+            return 1.0 + mean * part, torch.stack([parts[name]() for name in wanted])
+
 
 class ZEdge(RedshiftedFactor):
     """`Edge` at redshift z: edgeE in the frame of the absorber."""
@@ -75,6 +98,13 @@ class ExponentialRollOff(Multiplicative):
     def evaluate(self, grid: Grid, *, LowECut: Tensor) -> Tensor:
         return _mean_of_edges(torch.exp(-LowECut / grid.edges))
 
+    def derivatives(self, grid: Grid, values: Mapping[str, Tensor], wanted: Sequence[str]) -> tuple[Tensor, Tensor]:
+        if not wanted:
+            return super().derivatives(grid, values, wanted)
+        with torch.no_grad():
+            factor = torch.exp(-values["LowECut"] / grid.edges)
+            return _mean_of_edges(factor), -_mean_of_edges(factor / grid.edges)[None]
+
 
 class HighEnergyCutoff(Multiplicative):
     """High-energy cut-off: 1 below cutoffE and ``exp((cutoffE - E) / foldE)`` above; mean of the two ends of a bin.
@@ -91,6 +121,20 @@ class HighEnergyCutoff(Multiplicative):
 
     def evaluate(self, grid: Grid, *, cutoffE: Tensor, foldE: Tensor) -> Tensor:
         return _mean_of_edges(torch.exp(-(grid.edges - cutoffE).clamp(min=1e-3) / foldE))
+
+    def derivatives(self, grid: Grid, values: Mapping[str, Tensor], wanted: Sequence[str]) -> tuple[Tensor, Tensor]:
+        if not wanted:
+            return super().derivatives(grid, values, wanted)
+        with torch.no_grad():
+            fold = values["foldE"]
+            above = grid.edges - values["cutoffE"]
+            beyond = above.clamp(min=1e-3)
+            factor = torch.exp(-beyond / fold)
+            parts = {
+                "cutoffE": lambda: _mean_of_edges(torch.where(above > 1e-3, factor, 0.0)) / fold,
+                "foldE": lambda: _mean_of_edges(factor * beyond) / fold.square(),
+            }
+            return _mean_of_edges(factor), torch.stack([parts[name]() for name in wanted])
 
 
 class GaussianAbsorption(Multiplicative):

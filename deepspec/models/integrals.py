@@ -116,7 +116,8 @@ def power_of_bins_with_slope(grid: Grid, exponent: Tensor) -> tuple[Tensor, Tens
     middle = log_bins(grid)[0]
     value, slope = _bin_lengths(grid, b, with_slope=True)
     height = (b * middle).exp_()
-    return value * height, slope.addcmul_(value, middle.expand_as(value)).mul_(height)
+    slope = slope.addcmul_(value, middle.expand_as(value)).mul_(height)
+    return value.mul_(height), slope
 
 
 def log_bins(grid: Grid) -> tuple[Tensor, Tensor]:

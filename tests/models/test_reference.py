@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deepspec.errors import UserError
 from deepspec.models import COMPONENTS
 from deepspec.models.base import Kind
 
@@ -97,7 +98,10 @@ def _xspec_name(models: dict, name: str) -> str:
 def test_parameters_are_those_of_model_dat(name, shared_data):
     models = json.loads((shared_data / "xspec_reference" / "model_list.json").read_text())
     theirs = models[_xspec_name(models, name)]
-    component = COMPONENTS[name]()
+    try:
+        component = COMPONENTS[name]()
+    except UserError as missing:  # a table that the user builds
+        pytest.skip(str(missing))
     kind = {"add": Kind.ADDITIVE, "mul": Kind.MULTIPLICATIVE, "con": Kind.CONVOLUTION}[theirs["type"]]
     assert component.kind is kind
     assert [p.name for p in component.parameters] == [p["name"] for p in theirs["pars"]]
