@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from statistic_cases import EVERY, POISSON, SIZE, binned, counts_of, errors, made, predicted, ratios
 
 from deepspec.statistics import STATISTICS, CStat, WStat
+from statistic_cases import EVERY, POISSON, SIZE, binned, counts_of, errors, made, predicted, ratios
 
 
 @pytest.mark.parametrize("name", EVERY)

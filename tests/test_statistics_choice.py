@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from statistic_cases import EVERY, binned
 
 from deepspec.errors import UserError
 from deepspec.statistics import STATISTICS, CStat, WStat, choose_statistic
+from statistic_cases import EVERY, binned
 
 # chi2 ---------------------------------------------------------------------------------------------------------------
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import xlogy
-from statistic_cases import binned
 
 from deepspec.statistics import FLOOR, STATISTICS, CStat, PGStat, WStat
+from statistic_cases import binned
 
 # Against Sherpa -----------------------------------------------------------------------------------------------------
 
@@ -233,3 +233,30 @@ def test_real_spectra_have_sherpas_wstat(name, shared_data):
     m = np.random.default_rng(17).uniform(0.01, 3.0, int(used.sum()))
     value = float(STATISTICS["wstat"](ours.binned).value(torch.tensor(m)))
     assert value == pytest.approx(sherpa_value("wstat", theirs, m), rel=1e-10)
+
+
+# The bias that docs/statistics.md warns of ----------------------------------------------------------------------------
+
+
+def fitted_norm(counts, background, ratio, shape):
+    """Norm of a model `shape` with the smallest W-stat for each row of data, by damped scoring."""
+    statistic = WStat.from_tensors(counts, background, np.array([ratio]))
+    shape, norm = torch.tensor(shape), torch.ones((len(counts), 1), dtype=torch.float64)
+    for _ in range(40):
+        _, slope, weight = statistic.terms(norm * shape)
+        step = (slope * shape).sum(-1, keepdim=True) / (weight * shape**2).sum(-1, keepdim=True)
+        norm = torch.clamp(norm - step.clamp(-0.3, 0.3), min=1e-6)
+    assert ((statistic.slope(norm * shape) * shape).sum(-1).abs() < 1e-3 * shape.sum()).all()
+    return norm.squeeze(-1).numpy()
+
+
+def test_wstat_is_biased_by_scarce_background_counts_and_grouping_cures_it():
+    rng = np.random.default_rng(18)
+    counts, background = rng.poisson(0.5 + 0.5 * 2.0, (60, 600)) * 1.0, rng.poisson(2.0, (60, 600)) * 1.0
+    as_it_is = fitted_norm(counts, background, 0.5, np.full(600, 0.5))
+    grouped = fitted_norm(
+        counts.reshape(60, 120, 5).sum(-1), background.reshape(60, 120, 5).sum(-1), 0.5, np.full(120, 2.5)
+    )
+    assert as_it_is.mean() == pytest.approx(1.109, abs=0.06)
+    assert grouped.mean() == pytest.approx(1.0, abs=0.06)
+    assert (as_it_is - grouped).mean() > 0.07
