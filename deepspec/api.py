@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 from deepspec import choices as chosen_by
-from deepspec.assembly import make_problem, observe
+from deepspec.assembly import choices_of, make_problem, observe
 from deepspec.catalogue import components
 from deepspec.choices import Choices, make_choices
 from deepspec.errors import UserError
@@ -122,10 +124,15 @@ def fit(
     started = time.perf_counter()
     base, hashes = chosen_by.load_choices(config) if config is not None else (None, {})
     files, ready = _split(data)
-    chosen = make_choices(base, files=files, model=model, **choices)
+    taken = choices_of(ready) if ready else {"files": files}
+    for name in set(taken) & set(choices):
+        raise TypeError(f"{name} belongs to the observations, which are given ready")
+    chosen = make_choices(base, model=model, **taken, **choices)
     if not chosen.model:
         raise UserError("there is no model", "--model", 'give one, for example --model "tbabs*powerlaw"')
     bands = [chosen_by.band(text) for text in chosen.flux]
+    for observation in ready:
+        observation.check_fittable(chosen.stat)
     observations = ready or observe(chosen)
     changed = [
         n
@@ -138,15 +145,13 @@ def fit(
     return _report(found, chosen, bands, observations, warnings, started, command, progress)
 
 
-def _split(data: Any) -> tuple[tuple | None, list[Observation]]:
-    """File names, and observations that need no reading."""
-    if data is None:
-        return None, []
-    items = list(data) if isinstance(data, list | tuple) else [data]
+def _split(data: Any) -> tuple[list[str] | None, list[Observation]]:
+    """File names, or observations that need no reading."""
+    items = [] if data is None else list(data) if isinstance(data, list | tuple) else [data]
     ready = [item for item in items if isinstance(item, Observation)]
     if ready and len(ready) != len(items):
         raise TypeError("give either file names or observations, not both")
-    return tuple(o.spectrum.path or o.name for o in ready) if ready else tuple(map(str, items)), ready
+    return [os.fspath(item) for item in items if not ready] or None, ready
 
 
 # --- the fit itself -------------------------------------------------------------------------------------------------
@@ -168,6 +173,8 @@ def _settle(problem: Problem, chosen: Choices, progress: Progress | None, warnin
     """Fit, take errors, and begin again wherever the errors come across something better."""
     engine, options = ENGINES[chosen.engine], MaximumOptions(starts=chosen.starts, seed=chosen.seed)
     steps = [_axis(problem, text) for text in chosen.steppar]
+    if len({name for name, _ in steps}) != len(steps) or len(steps) > 2:
+        raise UserError("a grid has at most two parameters", "--steppar", "give it once or twice, for two parameters")
     best = engine(problem, options)
     for attempt in range(RESTARTS + 1):
         found, better = _errors(problem, best, chosen, steps, progress)
@@ -318,21 +325,25 @@ def as_table(fitted: Fit) -> Any:
 
 
 def check_folder(folder: str | Path) -> None:
-    """Refuse a folder that could not be written to, before any work is done for it; makes nothing.
+    """Refuse a folder that cannot be written to, before any work is done for it; leaves nothing behind.
 
     Raises
     ------
     UserError
         It is a file, lies below one, or may not be written to.
     """
-    import os
-
-    folder = Path(folder)
-    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    folder = Path(folder).absolute()
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
     if not existing.is_dir():
         raise UserError("is a file, not a folder", f"--out {folder}", "choose another name")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError("the folder may not be written to", f"--out {folder}", "choose another folder")
+    try:
+        # Permissions alone do not tell: the file system may be read-only, or no real one.
+        with tempfile.TemporaryDirectory(prefix=".deepspec-", dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"the folder may not be written to ({error.strerror or error})", f"--out {folder}", "choose another folder"
+        ) from error
 
 
 def save_fit(fitted: Fit, folder: str | Path, plots: bool = True, plot_min_sigma: float = 3.0) -> list[Path]:

@@ -69,6 +69,27 @@ def _named_apart(observations: list[Observation], files: Sequence[str]) -> list[
     return [o.with_name(n) for o, n in zip(observations, names, strict=True)]
 
 
+def choices_of(observations: Sequence[Observation]) -> dict[str, tuple[str, ...] | str | bool]:
+    """What of `Choices` would give these observations again: files, responses, ranges, grouping."""
+    found: dict[str, list[str]] = {name: [] for name in ("files", "notice", "ignore", "group", "arf", "rmf", "bkg")}
+    rules = []
+    for i, observation in enumerate(observations, start=1):
+        spectrum, response = observation.spectrum, observation.response
+        found["files"].append(spectrum.path or observation.name)
+        for selection in spectrum.selections:
+            text = ":".join("" if abs(end) == float("inf") else repr(end) for end in (selection.low, selection.high))
+            found["notice" if selection.keep else "ignore"].append(f"{i}={text}")
+            rules += [selection.rule] if selection.keep else []
+        found["group"].append(f"{i}={spectrum.grouping}")
+        for name in ("arf", "rmf"):
+            found[name].append(f"{i}={getattr(response, name, '') or 'none'}")
+        apart = [b.path for b in spectrum.backgrounds if b.path != spectrum.path]
+        found["bkg"] += [f"{i}={path}" for path in apart] or ([] if spectrum.backgrounds else [f"{i}=none"])
+    errors = any(o.spectrum.use_errors for o in observations)
+    texts = {name: tuple(value) for name, value in found.items()}
+    return {**texts, "rule": rules[0] if rules else "touching", "use_errors": errors}
+
+
 def make_model(text: str, abundances: str = "wilm") -> Model:
     """A model whose absorbers use the named abundances, XSPEC's own components too.
 

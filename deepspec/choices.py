@@ -66,6 +66,10 @@ class Choices:
                 raise UserError(f"{getattr(self, name)} is too small", f"--{name}", f"give {least} or more")
         if self.errors not in ERRORS:
             raise UserError(f"unknown kind of errors '{self.errors}'", "--errors", did_you_mean(self.errors, ERRORS))
+        if self.redshift is not None and not 0 < self.redshift < 100:
+            raise UserError(
+                f"a redshift of {self.redshift:g} gives no luminosity", "--redshift", "give a number above 0"
+            )
         if not 0 < self.delta < float("inf"):
             raise UserError(f"a rise of {self.delta:g} gives no interval", "--delta", "give 1 for 68 %, 2.706 for 90 %")
 
@@ -331,7 +335,9 @@ def band_of_parameter(text: str, source: str) -> tuple[float, float]:
 
 
 def _within(value: float, key: str, limited: Mapping[str, tuple[float, float]]) -> None:
-    low, high = limited.get(key, (value, value))
+    if key not in limited:
+        return
+    low, high = limited[key]
     if not low <= value <= high:
         raise UserError(f"the value {value:g} of {key} is outside the limits {low:g} to {high:g} given with --limits")
 

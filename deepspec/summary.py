@@ -125,11 +125,11 @@ def flux_results(
         outside = _outside(problem, band)
         for kind in ("observed", "unabsorbed"):
             value = flux_with_errors(problem, theta, covariance, band, unabsorbed=kind == "unabsorbed")
-            found.append(FluxResult(band, kind, value[0], FLUX_UNIT, *map(_finite, value[1:]), outside))
+            found.append(FluxResult(band, kind, value[0], FLUX_UNIT, *_ends(problem, value), outside))
         if redshift is not None:
             value = luminosity_with_errors(problem, theta, covariance, band, redshift)
             seen = _outside(problem, (band[0] / (1.0 + redshift), band[1] / (1.0 + redshift)))
-            found.append(FluxResult(band, "luminosity", value[0], LUMINOSITY_UNIT, *map(_finite, value[1:]), seen))
+            found.append(FluxResult(band, "luminosity", value[0], LUMINOSITY_UNIT, *_ends(problem, value), seen))
     return tuple(found)
 
 
@@ -145,8 +145,9 @@ def _outside(problem: Problem, band: tuple[float, float]) -> bool:
     return band[0] < 0.97 * low or band[1] > 1.03 * high
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _ends(problem: Problem, value: Sequence[float]) -> list[float | None]:
+    """Both ends of an interval; None where there is none, and where nothing was free to give one."""
+    return [end if problem.names and math.isfinite(end) else None for end in value[1:]]
 
 
 def data_result(dataset: Dataset, file: str) -> DataResult:

@@ -70,10 +70,11 @@ def interval(lower: float | None, value: float, upper: float | None) -> str:
 # --- pieces ---------------------------------------------------------------------------------------------------------
 
 
-def _table(*columns: str, right: Sequence[int] = ()) -> Table:
+def _table(*columns: str, right: Sequence[int] = (), whole: Sequence[int] = ()) -> Table:
+    """A plain table; `right` columns are flushed right, `whole` ones are never broken in a narrow window."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for i, name in enumerate(columns):
-        table.add_column(name, justify="right" if i in right else "left", overflow="fold")
+        table.add_column(name, justify="right" if i in right else "left", overflow="fold", no_wrap=i in whole)
     return table
 
 
@@ -123,7 +124,7 @@ def parameter_table(result: FitResult) -> Table:
         "unit",
         "",
     ]
-    table = _table(*columns, right=[0, 3])
+    table = _table(*columns, right=[0, 3], whole=[0, 1, 2, 3, 4])
     for i, (key, item) in enumerate(result.parameters.items(), start=1):
         component, _, name = key.rpartition(".")
         error = half_width(item.lower68, item.value, item.upper68)
@@ -163,14 +164,13 @@ def statistic_lines(result: FitResult) -> list[Any]:
 
 
 def flux_table(fluxes: Sequence[FluxResult]) -> Table:
-    """A line per band: observed, unabsorbed, luminosity."""
-    kinds = list(dict.fromkeys(f.kind for f in fluxes))
-    units = {f.kind: f.unit for f in fluxes}
-    table = _table("band [keV]", *(f"{kind} [{units[kind]}]" for kind in kinds), "")
-    for band in dict.fromkeys(f.band for f in fluxes):
-        row = {f.kind: f for f in fluxes if f.band == band}
-        note = "extrapolated" if any(f.outside_data for f in row.values()) else ""
-        table.add_row(f"{band[0]:g}-{band[1]:g}", *(flux_text(row[kind]) for kind in kinds), note)
+    """A line per flux: band, kind, value with its interval, unit, and whether the band leaves the data."""
+    table = _table("band [keV]", "flux", "value", "unit", "", whole=[0, 1, 2])
+    last = None
+    for flux in fluxes:
+        shown = "" if flux.band == last else f"{flux.band[0]:g}-{flux.band[1]:g}"
+        table.add_row(shown, flux.kind, flux_text(flux), flux.unit, "extrapolated" if flux.outside_data else "")
+        last = flux.band
     return table
 
 
