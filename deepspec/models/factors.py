@@ -173,7 +173,7 @@ class GaussianAbsorption(Multiplicative):
     def _deficit(start: Tensor, length: Tensor, depth: Tensor) -> Tensor:
         """Integral of the factor less one, in units of Sigma, by Gauss quadrature as fine as the bins are coarse."""
         longest = float(length.detach().max()) if length.numel() else 0.0
-        count = 6 if longest < 0.5 else 12 if longest < 2.0 else 48
+        count = 8 if longest < 0.5 else 24 if longest < 2.0 else 64
         total = torch.zeros_like(length)
         for node, weight in zip(*np.polynomial.legendre.leggauss(count), strict=True):
             place = start + (0.5 * (node + 1.0)) * length

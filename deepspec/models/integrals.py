@@ -91,7 +91,10 @@ def _bin_lengths(grid: Grid, b: Tensor, with_slope: bool) -> tuple[Tensor, Tenso
     narrow = grid.memo("narrow", lambda: _Narrow(grid))
     orders = torch.arange(narrow.terms(b), dtype=b.dtype)
     rows, square = narrow.rows[: len(orders)], b * b
-    powers = square**orders
+    columns = [torch.ones_like(square)]
+    for _ in range(len(orders) - 1):  # products: the second derivative of square**0 is not a number at zero
+        columns.append(columns[-1] * square)
+    powers = torch.cat(columns, dim=-1)
     value = powers @ rows
     slope = (2.0 * b * (orders[1:] * powers[..., :-1])) @ rows[1:] if with_slope else None
     if len(narrow.wide):

@@ -220,6 +220,32 @@ class TestLaws:
         assert type(component).__doc__
 
 
+@pytest.mark.parametrize("name", [name for name in ALL if COMPONENTS[name].kind is not Kind.CONVOLUTION])
+def test_second_derivatives_at_the_defaults(name):
+    """Exact Hessians differentiate `evaluate` twice; defaults are special places (PhoIndex 1, Redshift 0)."""
+    component, grid = make(name), ccd_grid()
+    values = {key: value.reshape(1, 1) for key, value in defaults(component).items()}
+    wanted = fitted(component)
+    if component.kind is Kind.MULTIPLICATIVE and component.absorption:
+        wanted = [key for key in wanted if key != "Redshift"]  # cross-sections are straight lines in energy
+    weights = torch.linspace(0.5, 1.5, len(grid), dtype=torch.float64)
+    leaves = {key: values[key].clone().requires_grad_() for key in wanted}
+    total = (component.evaluate(grid, **{**values, **leaves}) * weights).sum()
+    slopes = torch.autograd.grad(total, list(leaves.values()), create_graph=True)
+    for key in wanted:
+        step = 1e-4 * values[key].abs().clamp(min=0.1)
+        up = component.derivatives(grid, {**values, key: values[key] + step}, wanted)[1]
+        down = component.derivatives(grid, {**values, key: values[key] - step}, wanted)[1]
+        numeric = (((up - down) / (2 * step))[:, 0] * weights).sum(-1)
+        for slope, expected in zip(slopes, numeric, strict=True):
+            found = torch.zeros(1, 1)
+            if slope.requires_grad:
+                (found,) = torch.autograd.grad(slope.sum(), leaves[key], retain_graph=True, allow_unused=True)
+                found = torch.zeros(1, 1) if found is None else found
+            scale = float(numeric.abs().max()) + 1e-4 * float(total.detach().abs())
+            assert abs(float(found) - float(expected)) < 1e-4 * scale, key
+
+
 @pytest.mark.parametrize("name", SPLITTING)
 def test_splitting_bins_keeps_the_photons(name):
     component, grid = make(name), ccd_grid()
