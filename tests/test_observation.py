@@ -324,3 +324,10 @@ def test_default_grouping_of_every_set_is_fit_for_a_fit(shared_data, name):
     assert np.isfinite(folded.matrix).all()
     if binned.background is not None and "minbkg" in str(observation.spectrum.grouping):
         assert (binned.background >= 1).all()
+
+
+@pytest.mark.parametrize(("rule", "bins"), [("touching", 110), ("inside", 108)])
+def test_rules_select_what_sherpa_and_jaxspec_select(shared_data, rule, bins):
+    """0.3-8 keV of the grouped pn spectrum is 110 bins in Sherpa and 108 in jaxspec: one rule each."""
+    observation = observed(source(shared_data, "pn_ngc7793_ulx4")).group("file").notice(0.3, 8, rule=rule)
+    assert len(observation.binned) == bins

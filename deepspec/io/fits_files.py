@@ -55,9 +55,11 @@ def foreign_errors(path: object, what: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        # Some libraries explain themselves in a sentence, others with a bare name
+        because = f" ({reason})" if " " in reason else ""
         raise UserError(
-            f"cannot be read as {what} ({type(error).__name__}: {reason[:200]})",
+            f"cannot be read as {what}{because}",
             source=path,
             remedy="the file seems damaged or incomplete; fetch it again",
         ) from error
