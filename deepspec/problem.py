@@ -240,10 +240,10 @@ class Problem:
         gradient = theta.new_zeros(len(theta), size)
         fisher = theta.new_zeros(len(theta), size, size)
         for dataset, (counts, jacobian) in zip(self.datasets, self.jacobian(theta), strict=True):
-            value = value + dataset.statistic.value(counts)
-            gradient = gradient + torch.einsum("bpn,bn->bp", jacobian, dataset.statistic.slope(counts))
-            weighted = jacobian * dataset.statistic.weight(counts).unsqueeze(-2)
-            fisher = fisher + weighted @ jacobian.transpose(-1, -2)
+            per_bin, slope, weight = dataset.statistic.terms(counts)
+            value = value + per_bin.sum(-1)
+            gradient = gradient + (jacobian @ slope.unsqueeze(-1)).squeeze(-1)
+            fisher = fisher + (jacobian * weight.unsqueeze(-2)) @ jacobian.transpose(-1, -2)
         if self.priors:
             first, second, extra = self._prior_terms(theta)
             value, gradient = value + extra, gradient + first
