@@ -20,6 +20,11 @@ COMPONENTS = Registry(
         "diskbb": "deepspec.models.thermal:DiskBlackBody",
         "bremss": "deepspec.models.bremsstrahlung:Bremsstrahlung",
         "zbremss": "deepspec.models.bremsstrahlung:ZBremsstrahlung",
+        # collisional plasma
+        "mekal": "deepspec.models.plasma:Mekal",
+        "vmekal": "deepspec.models.plasma:Vmekal",
+        "apec": "deepspec.models.plasma:Apec",
+        "vapec": "deepspec.models.plasma:Vapec",
         # lines
         "gaussian": "deepspec.models.lines:Gaussian",
         "zgauss": "deepspec.models.lines:ZGaussian",
