@@ -120,6 +120,8 @@ def option_table(found, context) -> str:
     import click
 
     options = [p for p in found.params if isinstance(p, click.Option) and not p.hidden]
+    if not options:
+        return "No options."
     return table(["option", "meaning", "default"], [option_row(option, context) for option in options])
 
 

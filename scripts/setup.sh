@@ -66,7 +66,7 @@ fi
 extras="test,docs"
 case "$(uname -sm)" in "Linux x86_64") extras="xspec,$extras" ;; esac
 
-PIP_DISABLE_PIP_VERSION_CHECK=1 "$venv/bin/python" -m pip install --quiet \
+PIP_DISABLE_PIP_VERSION_CHECK=1 "$venv/bin/python" -m pip install -qq \
     --constraint constraints.txt --editable ".[$extras]"
 "$venv/bin/python" -c 'import deepspec, deepspec_cli' || fail "the package does not import from $venv"
 touch "$venv/.installed"
