@@ -193,25 +193,26 @@ class Problem:
         """
         values = self.parameters.expand(theta)
         varying = self.parameters.varying()
-        chain = self.parameters.chain(theta) if len(varying) > len(self.names) else None
+        chain = self._chain(theta)
         pairs = []
         for dataset in self.datasets:
-            wanted = [key for key in varying if key in self.model.parameters]
-            flux, slopes = self.model.flux_and_derivatives(dataset.grid, values, wanted)
-            if flux.dim() == 1:
-                flux, slopes = flux.expand(len(theta), -1), slopes.expand(len(theta), -1, -1)
-            folded = torch.cat([flux.unsqueeze(-2), slopes], dim=-2) @ dataset.matrix
-            counts, found = folded[:, 0], folded[:, 1:]
-            columns = dict(zip(wanted, found.unbind(1), strict=True))
+            flux, slopes = self._slopes(dataset, values, varying)
+            columns = {key: dataset.fold(slope) for key, slope in slopes.items()}
+            counts = dataset.fold(flux).expand(len(theta), -1)
             if dataset.factor is not None:
-                factor = values[dataset.factor]
-                columns = {key: column * factor for key, column in columns.items()}
-                columns[dataset.factor] = counts.clone()
-                counts = counts * factor
-            zero = torch.zeros_like(counts)
-            full = torch.stack([columns.get(key, zero) for key in varying], dim=1) if varying else folded[:, 1:]
+                columns = {key: column * values[dataset.factor] for key, column in columns.items()}
+                columns[dataset.factor] = counts
+                counts = counts * values[dataset.factor]
+            full = _stacked(columns, varying, counts)
             pairs.append((counts, full if chain is None else torch.einsum("bvn,bvp->bpn", full, chain)))
         return pairs
+
+    def _slopes(self, dataset: Dataset, values: Mapping[str, Tensor], keys: Sequence[str]):
+        return self.model.derivatives(dataset.grid, values, [key for key in keys if key in self.model.parameters])
+
+    def _chain(self, theta: Tensor) -> Tensor | None:
+        """Derivatives of the varying parameters by the free ones; None where they are the same."""
+        return self.parameters.chain(theta) if self.parameters.linked else None
 
     def norm_columns(self, theta: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Expected counts (B, n_bin) and counts per unit of each free norm (B, n_norm, n_bin), per observation.
@@ -222,11 +223,46 @@ class Problem:
         keys = [self.names[i] for i in self.free_norms]
         pairs = []
         for dataset in self.datasets:
-            flux, slopes = self.model.flux_and_derivatives(dataset.grid, values, keys)
-            folded = torch.cat([flux.unsqueeze(-2), slopes], dim=-2).expand(len(theta), -1, -1) @ dataset.matrix
-            folded = folded if dataset.factor is None else folded * values[dataset.factor].unsqueeze(-1)
-            pairs.append((folded[:, 0], folded[:, 1:]))
+            flux, slopes = self._slopes(dataset, values, keys)
+            counts = dataset.fold(flux).expand(len(theta), -1)
+            columns = _stacked({key: dataset.fold(slope) for key, slope in slopes.items()}, keys, counts)
+            if dataset.factor is not None:
+                counts, columns = counts * values[dataset.factor], columns * values[dataset.factor].unsqueeze(-1)
+            pairs.append((counts, columns))
         return pairs
+
+    def value_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Objective (B,) and its exact gradient (B, P): two folds in all, whatever the number of parameters.
+
+        The slope of the statistic is folded back through the response to energies and meets the derivatives of the flux there.
+
+        Parameters
+        ----------
+        theta : Tensor, shape (B, P)
+        """
+        with torch.no_grad():
+            values, varying = self.parameters.expand(theta), self.parameters.varying()
+            value = theta.new_zeros(len(theta))
+            gradient = theta.new_zeros(len(theta), len(varying))
+            for dataset in self.datasets:
+                flux, slopes = self._slopes(dataset, values, varying)
+                counts = dataset.fold(flux)
+                factor = 1.0 if dataset.factor is None else values[dataset.factor]
+                per_bin, slope, _ = dataset.statistic.terms(counts * factor)
+                value = value + per_bin.sum(-1)
+                back = (slope * factor) @ dataset.matrix.T
+                for column, key in enumerate(varying):
+                    if key in slopes:
+                        gradient[:, column] += torch.linalg.vecdot(back, slopes[key])
+                    elif key == dataset.factor:
+                        gradient[:, column] += (slope * counts).sum(-1)
+            chain = self._chain(theta)
+            gradient = gradient if chain is None else torch.einsum("bv,bvp->bp", gradient, chain)
+            if self.priors:
+                first, _, extra = self._prior_terms(theta)
+                value, gradient = value + extra, gradient + first
+        bad = ~torch.isfinite(value) | ~torch.isfinite(gradient).all(-1) | ~self.parameters.check_links(theta)
+        return torch.where(bad, torch.full_like(value, torch.inf), value), gradient
 
     def linearise(self, theta: Tensor) -> Linearisation:
         """Objective, gradient and Fisher matrix of a batch of vectors, from one evaluation with derivatives.
@@ -277,6 +313,14 @@ class Problem:
         linked = {root for key in self.parameters.linked for root in self.parameters.roots(key)}
         norms = set(self.model.norms) - linked - set(self.priors)
         return [i for i, key in enumerate(self.names) if key in norms]
+
+
+def _stacked(columns: Mapping[str, Tensor], keys: Sequence[str], counts: Tensor) -> Tensor:
+    """Columns of shape (B, n_bin) in the order of `keys` as (B, len(keys), n_bin); zero where a key has none."""
+    zero = torch.zeros_like(counts)
+    if not keys:
+        return counts.new_zeros(len(counts), 0, counts.shape[-1])
+    return torch.stack([columns.get(key, zero).expand_as(counts) for key in keys], dim=1)
 
 
 def default_parameters(model: Model, factors: Sequence[str | None] = ()) -> ParameterSet:

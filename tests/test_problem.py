@@ -39,6 +39,9 @@ def test_gradient_is_the_objectives(make):
     (gradient,) = torch.autograd.grad(objective.sum(), variable)
     torch.testing.assert_close(at.value, objective.detach(), rtol=1e-12, atol=0)
     torch.testing.assert_close(at.gradient, gradient, rtol=1e-8, atol=1e-8)
+    value, folded_back = made.value_and_gradient(theta)
+    torch.testing.assert_close(value, at.value, rtol=1e-12, atol=0)
+    torch.testing.assert_close(folded_back, gradient, rtol=1e-8, atol=1e-8)
 
 
 def test_gradient_through_links_and_priors():
@@ -50,6 +53,7 @@ def test_gradient_through_links_and_priors():
     variable = theta.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(made.objective(variable).sum(), variable)
     torch.testing.assert_close(made.linearise(theta).gradient, gradient, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(made.value_and_gradient(theta)[1], gradient, rtol=1e-8, atol=1e-8)
 
 
 def test_prediction_is_linear_in_the_norm_columns():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,13 +74,18 @@ class Model:
         """Photon flux per bin [photon cm^-2 s^-1], shape (..., n), for values of shape (..., 1)."""
         return self.tree.evaluate(grid, values)
 
+    def derivatives(
+        self, grid: Grid, values: Mapping[str, Tensor], wanted: Sequence[str]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Photon flux per bin (..., n) and its derivative by each wanted key, (..., n) or a shape that broadcasts to it."""
+        return self.tree.derivatives(grid, values, list(wanted))
+
     def flux_and_derivatives(
         self, grid: Grid, values: Mapping[str, Tensor], wanted: Sequence[str]
     ) -> tuple[Tensor, Tensor]:
-        """Photon flux per bin (..., n) and its derivatives (..., len(wanted), n)."""
-        flux, found = self.tree.derivatives(grid, values, list(wanted))
-        # numpy's: torch.broadcast_shapes imports sympy, which takes longer than a fit.
-        batch = np.broadcast_shapes(flux.shape, *(values[key].shape for key in wanted))
+        """Photon flux per bin (..., n) and its derivatives as one tensor (..., len(wanted), n)."""
+        flux, found = self.derivatives(grid, values, wanted)
+        batch = torch.broadcast_shapes(flux.shape, *(values[key].shape for key in wanted))
         flux = flux.expand(batch)
         if not wanted:
             return flux, flux.new_zeros((*flux.shape[:-1], 0, flux.shape[-1]))
