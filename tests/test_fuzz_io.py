@@ -98,7 +98,7 @@ def test_changed_header_cards(folder, originals, name, card, seed):
     outcome(folder, {**originals, name: bytes(content)})
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(name=st.sampled_from(NAMES), share=st.floats(0, 1), zipped=st.booleans())
 def test_cut_files(folder, originals, name, share, zipped):
     content = gzip.compress(originals[name], mtime=0) if zipped else originals[name]
@@ -107,7 +107,7 @@ def test_cut_files(folder, originals, name, share, zipped):
     assert outcome(folder, {**originals, name: content}) == "refused"
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(name=st.sampled_from(NAMES), content=st.binary(max_size=4000), start=st.booleans())
 def test_noise_in_place_of_a_file(folder, originals, name, content, start):
     content = originals[name][:2880] + content if start else content

@@ -183,10 +183,20 @@ def _convert(hdu, file: Path, digest: str, use_errors: bool, row: int | None) ->
         for b in (pha.get_background(i) for i in pha.background_ids)
     ]
     spectrum = _checked(spectrum, file)
-    notes = spectrum.notes
-    if pha.syserror is not None:
-        notes += (f"{file.name}: systematic errors (SYS_ERR) are not used",)
+    notes = (*spectrum.notes, *_unused(header, file, pha.syserror is not None))
     return replace(spectrum, backgrounds=tuple(_noted(_checked(b, file), file) for b in backgrounds), notes=notes)
+
+
+def _unused(header, file: Path, systematic: bool) -> list[str]:
+    """What the file holds or says that a fit does not act on."""
+    notes = []
+    if text(header, "HDUCLAS2").upper() == "NET":
+        notes.append(f"{file.name}: its background is already subtracted (HDUCLAS2 is NET)")
+    if correction := text(header, "CORRFILE"):
+        notes.append(f"{file.name}: the correction file {correction} (CORRFILE) is not used")
+    if systematic:
+        notes.append(f"{file.name}: systematic errors (SYS_ERR) are not used")
+    return notes
 
 
 def _exposure(header, file: Path) -> float:

@@ -205,6 +205,14 @@ def test_errors_are_in_force_only_when_asked_for(path):
     assert read_observation(path, use_errors=True).binned.error == pytest.approx(5.0)
 
 
+def test_what_a_fit_does_not_act_on_is_noted(path):
+    rewrite(path, header(CORRFILE="cor.pha", HDUCLAS2="NET"))
+    rewrite(path, lambda hdus: with_columns(hdus, SYS_ERR=np.full(N_CHANNEL, 0.02)))
+    notes = " ".join(read_observation(path).notes)
+    for words in ("already subtracted", "cor.pha (CORRFILE) is not used", "SYS_ERR"):
+        assert words in notes
+
+
 def test_asking_for_errors_that_are_not_there_is_noted(path):
     observation = read_observation(path, use_errors=True)
     assert observation.binned.poisson
