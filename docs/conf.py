@@ -20,3 +20,5 @@ autodoc_member_order = "bysource"
 
 html_theme = "furo"
 html_title = "deepspec"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
