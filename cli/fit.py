@@ -26,7 +26,7 @@ from deepspec_cli.options import given, progress_bar, several, show
 @several(
     "--group",
     "HOW",
-    "none, file, min:N counts, snr:X, width:KEV, optimal (Kaastra & Bleeker 2016), minbkg:N background counts, or several joined by +; auto is optimal, with minbkg:1 where the background matters. N=HOW for file N only.",
+    "none, file, min:N counts, snr:X, width:KEV, optimal (Kaastra & Bleeker 2016), minbkg:N background counts, or several joined by +; auto is optimal, with minbkg:5 where the background matters. N=HOW for file N only.",
     show_default="auto",
 )
 @click.option(

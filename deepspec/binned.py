@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+#: Share of the counts above which the background decides how bins are made and what W-stat warns of.
+BACKGROUND_MATTERS = 0.03
+
 
 @dataclass(frozen=True, eq=False)
 class BinnedData:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from deepspec.binned import BinnedData, FoldedResponse
+from deepspec.binned import BACKGROUND_MATTERS, BinnedData, FoldedResponse
 from deepspec.errors import UserError
 from deepspec.grouping import Binning, Grouping, parse_grouping
 from deepspec.response import Response
@@ -16,8 +16,10 @@ from deepspec.spectrum import DEFAULT_RULE, Spectrum
 #: The grouping of a fit unless the user says otherwise; `Observation.group` says what it becomes.
 DEFAULT_GROUPING = "auto"
 
-#: Share of the counts above which the background decides that bins must hold background counts.
-BACKGROUND_MATTERS = 0.03
+#: Background counts that "auto" wants in every bin: with one or two, W-stat biases the norm by half a sigma and more.
+WANTED_BACKGROUND = 5
+#: Counts in the background region below which "auto" is content with one a bin, lest few bins remain.
+RICH_BACKGROUND = 300
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +88,8 @@ class Observation:
         ----------
         method : str or Grouping
             As `Spectrum.group`, or "auto": "optimal" (Kaastra & Bleeker 2016) where a response matrix is known, and
-            if the background is more than 3 % of the noticed counts, each bin with at least one background
-            count besides, because W-stat is biased below about one. Rates and subtracted spectra keep the groups
+            if the background is more than 3 % of the noticed counts, each bin with at least 5 background
+            counts besides (1 where the region holds less than 300), because W-stat is biased where they are few. Rates and subtracted spectra keep the groups
             of the file, if it has any, for which their errors are made.
         number : float, optional
         """
@@ -113,7 +115,8 @@ class Observation:
             used = replace(spectrum, grouping=parse_grouping("none")).noticed
             share = BACKGROUND_MATTERS * max(spectrum.counts[used].sum(), 1.0)
             if spectrum.scaled_background[used].sum() > share and spectrum.background[used].sum() >= 1:
-                text = "minbkg:1" if text == "none" else f"{text}+minbkg:1"
+                least = WANTED_BACKGROUND if spectrum.background[used].sum() >= RICH_BACKGROUND else 1
+                text = f"minbkg:{least}" if text == "none" else f"{text}+minbkg:{least}"
         return parse_grouping(text)
 
     # --- what a fit needs -------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def test_json_is_one_document_with_the_numbers(path):
     assert found["response"]["arf"].endswith("src.arf")
     assert found["response"]["largest_area"] == pytest.approx(200, rel=0.05)
     assert found["header"]["TELESCOP"] == "SMALL"
-    assert found["default_grouping"] == "optimal+minbkg:1"
+    assert found["default_grouping"] == "optimal+minbkg:5"
     assert found["warnings"] == []
     low, high = found["usable_band"]
     assert 0.1 <= low < 1.0
@@ -49,7 +49,7 @@ def test_json_is_one_document_with_the_numbers(path):
 def test_words_say_the_same(path):
     result = run(path)
     assert result.exit_code == 0
-    for word in ("1,000.0 s", "SMALL CCD", "64 from 1", "src_bkg.pha", "usable band", "optimal+minbkg:1"):
+    for word in ("1,000.0 s", "SMALL CCD", "64 from 1", "src_bkg.pha", "usable band", "optimal+minbkg:5"):
         assert word in result.output
 
 

@@ -127,13 +127,20 @@ def test_errors_of_the_file_stay_out_unless_asked_for():
 
 
 def test_the_default_grouping_minds_the_background_only_where_it_matters():
-    assert str(small_observation().default_grouping()) == "optimal+minbkg:1"
+    rich = small_observation()
+    assert rich.spectrum.background.sum() >= 300
+    assert str(rich.default_grouping()) == "optimal+minbkg:5"
+    assert (rich.group().binned.background >= 5).all()
+    region = rich.spectrum.backgrounds[0]
+    region = dataclasses.replace(region, counts=np.floor(region.counts / 4), backscal=region.backscal / 4)
+    poor = rich.with_spectrum(dataclasses.replace(rich.spectrum, backgrounds=(region,)))
+    assert 0 < region.counts.sum() < 300
+    assert str(poor.default_grouping()) == "optimal+minbkg:1"
     assert str(small_observation(background=False).default_grouping()) == "optimal"
     faint = small_observation(seed=5)
     little = dataclasses.replace(faint.spectrum.backgrounds[0], backscal=4.0)
     faint = faint.with_spectrum(dataclasses.replace(faint.spectrum, backgrounds=(little,)))
     assert str(faint.default_grouping()) == "optimal"
-    assert (small_observation().group().binned.background >= 1).all()
 
 
 def test_rates_keep_the_groups_of_their_file():

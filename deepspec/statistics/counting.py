@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepspec.binned import BinnedData
+from deepspec.binned import BACKGROUND_MATTERS, BinnedData
 from deepspec.errors import UserError
 from deepspec.statistics.base import (
     FLOOR,
@@ -256,8 +256,12 @@ def background_notes(binned: BinnedData, share: float = 0.1) -> tuple[str, ...]:
     ----------
     binned : BinnedData
     share : float
-        Silent where fewer than this share of the bins have no background counts.
+        Silent where fewer than this share of the bins have no background counts, and where the background is too
+        small a part of the counts to bias anything.
     """
+    expected = float(np.sum(np.asarray(binned.background) * np.asarray(binned.ratio)))
+    if expected <= BACKGROUND_MATTERS * float(np.sum(binned.counts)):
+        return ()
     empty = float(np.mean(np.asarray(binned.background) == 0)) if len(binned) else 0.0
     if empty < share:
         return ()

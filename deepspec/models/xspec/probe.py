@@ -286,7 +286,7 @@ class _Child:
         }
         folder = environment.get("XSPEC_MDATA_DIR")
         if folder:
-            environment["XSPEC_MDATA_DIR"] = folder.rstrip("/") + "/"
+            environment["XSPEC_MDATA_DIR"] = os.path.abspath(folder) + "/"
         self.complaints = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "deepspec.models.xspec.probe"],
@@ -294,6 +294,7 @@ class _Child:
             stdout=subprocess.PIPE,
             stderr=self.complaints,
             env=environment,
+            cwd=tempfile.gettempdir(),  # some models leave a fort.49 where they run
         )
 
     def ask(self, definition: Definition, parameters: list[float], settings: Settings, timeout: float) -> Outcome:
