@@ -70,7 +70,7 @@ def info(model):
 @click.option(
     "--spacing",
     type=click.FloatRange(0.1, 20.0),
-    default=2.1,
+    default=2.2,
     show_default=True,
     metavar="EV",
     help="Spacing of the energies at 1 keV, growing as the square root of energy; less for gratings, at the cost of size.",

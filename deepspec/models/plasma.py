@@ -152,7 +152,7 @@ class Mekal(Plasma):
 
     nH is accepted and does nothing: up to 1e10 cm^-3 the spectrum depends on it by less than 1e-6. switch 0 and 1 (calculate,
     interpolate) both use the table. Covers 0.05-100 keV in the frame of the plasma and is 0 outside; made for CCD
-    resolution: nodes are 2.0 eV apart at 0.8 keV and 7.3 eV at 6.7 keV.
+    resolution: nodes are 2.0 eV apart at 0.8 keV and 7.6 eV at 6.7 keV.
     """
 
     name = "mekal"

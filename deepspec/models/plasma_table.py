@@ -55,7 +55,7 @@ class EnergyNodes:
     count: int
 
     @classmethod
-    def between(cls, low: float, high: float, step: float = 2.1e-3, bend: float = 20.0) -> EnergyNodes:
+    def between(cls, low: float, high: float, step: float = 2.2e-3, bend: float = 20.0) -> EnergyNodes:
         """Nodes from `low` up to the first one at or above `high` [keV]."""
         start = cls(step, bend, low, 1)
         span = float(start.place(torch.tensor(high, dtype=torch.float64)))
@@ -272,7 +272,7 @@ def spline_coefficients(rows: np.ndarray) -> np.ndarray:
     """Cubic B-spline coefficients through uniformly spaced rows (axis 0), same shape.
 
     Only nodes inside the first and last row are met exactly, so let the rows reach beyond the range used. Coefficients are
-    kept above 0, which changes them only where neighbouring rows differ by more than a factor of about four.
+    kept between 0 and 1.5 times their row, which changes them only where neighbouring rows differ by more than a factor of about four.
     """
     from scipy.linalg import solve_banded
 
@@ -280,7 +280,7 @@ def spline_coefficients(rows: np.ndarray) -> np.ndarray:
     # the coefficients beyond both ends continue the end ones
     band[1, 0] = band[1, -1] = 5.0 / 6.0
     flat = solve_banded((1, 1), band, rows.reshape(len(rows), -1))
-    return np.maximum(flat, 0.0).reshape(rows.shape)
+    return np.clip(flat, 0.0, 1.5 * rows.reshape(flat.shape)).reshape(rows.shape)
 
 
 def write_plasma_table(path, table: PlasmaTable, log_step: float = 1e-3, floor: float = 1e-5) -> None:

@@ -109,8 +109,8 @@ class _Table:
         t = (x - axis[first]) / (axis[first + 1] - axis[first])
         return first, (1.0 - t, t)
 
-    def _integral(self, spectrum: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of the table's bins times the covered fraction of each, and the covered fraction, over each user bin."""
+    def _integral(self, spectrum: Tensor, edges: Tensor) -> Tensor:
+        """Sum over the table's bins of their value times the fraction of them that each user bin covers."""
         place = torch.searchsorted(self._edges, edges.detach().contiguous(), right=True) - 1
         place = place.clamp(0, len(self._edges) - 2)
         low, high = self._edges[place], self._edges[place + 1]
@@ -121,7 +121,7 @@ class _Table:
         place = place.expand(*batch, place.shape[-1])
         above, spectrum = (x.expand(*batch, x.shape[-1]) for x in (above, spectrum))
         beyond = above.gather(-1, place) - part * spectrum.gather(-1, place)
-        return beyond[..., :-1] - beyond[..., 1:], part
+        return beyond[..., :-1] - beyond[..., 1:]
 
     def _rest(self, grid: Grid, values: dict[str, Tensor]) -> Grid:
         return rest_frame(grid, values[REDSHIFT.name]) if self._file.redshift else grid
@@ -131,13 +131,15 @@ class AdditiveTable(_Table, Additive):
     """A spectrum from an additive table model; 0 outside its energies."""
 
     def evaluate(self, grid: Grid, **values: Tensor) -> Tensor:
-        flux, _ = self._integral(self.own_spectrum(values), self._rest(grid, values).edges)
+        flux = self._integral(self.own_spectrum(values), self._rest(grid, values).edges)
         flux = flux.clamp(min=0.0) if bool((self._flat >= 0).all()) else flux
         return flux / (1.0 + values[REDSHIFT.name]) if self._file.redshift else flux
 
 
 class MultiplicativeTable(_Table, Multiplicative):
-    """A factor from a multiplicative table model: the mean over each bin, weighted by width.
+    """A factor from a multiplicative table model: the mean over each bin.
+
+    As in XSPEC, each bin of the table weighs by the fraction of it that is covered.
 
     Below and above its energies the factor is what the file says (LOELIMIT, HIELIMIT), else 0, as in XSPEC.
     """
@@ -145,10 +147,11 @@ class MultiplicativeTable(_Table, Multiplicative):
     def evaluate(self, grid: Grid, **values: Tensor) -> Tensor:
         edges = self._rest(grid, values).edges
         spectrum = self.factor(self.own_spectrum(values))
-        inside, _ = self._integral(spectrum * torch.diff(self._edges), edges)
+        total, covered = self._integral(spectrum, edges), self._integral(torch.ones_like(spectrum), edges)
         low, high = self._edges[0], self._edges[-1]
         below = torch.diff(edges.clamp(max=low)) * self._file.low_outside
         above = torch.diff(edges.clamp(min=high)) * self._file.high_outside
+        inside = torch.diff(edges.clamp(min=low, max=high)) * total / covered.clamp(min=1e-300)
         return (inside + below + above) / torch.diff(edges)
 
     def factor(self, spectrum: Tensor) -> Tensor:

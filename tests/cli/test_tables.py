@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from click.testing import CliRunner
+
 from deepspec_cli.main import main
 
 
@@ -39,7 +40,11 @@ def test_info_describes(run):
 
 
 def test_build_without_files_is_one_sentence(run, tmp_path):
-    for words, word in ([], "HEADAS"), (["--from", tmp_path], "holds no pair"), (["--from", tmp_path / "x"], "not a folder"):
+    for words, word in (
+        ([], "HEADAS"),
+        (["--from", tmp_path], "holds no pair"),
+        (["--from", tmp_path / "x"], "not a folder"),
+    ):
         found = run("build", "apec", *words)
         assert found.exit_code == 2
         assert word in found.output
