@@ -12,6 +12,9 @@ from deepspec.inference.norms import solve_norms
 from deepspec.inference.starts import random_starts
 from deepspec.problem import Linearisation, Problem
 
+#: Steps after which the poorer half of the drawn points is given up, and after which only the best go on.
+EXPLORE = (2, 4)
+
 
 @dataclass(frozen=True)
 class MaximumOptions:
@@ -20,7 +23,7 @@ class MaximumOptions:
     Attributes
     ----------
     starts : number of starting points carried to convergence, the user's values among them.
-    draws : random points from which those are chosen.
+    draws : points that are tried, most of them random, to choose those from; each is followed for a few steps.
     steps : most steps of any start.
     tolerance : a start has converged when the step still to go would lower the objective by less than this.
     seed : of the random starts.
@@ -91,13 +94,17 @@ def maximum(problem: Problem, options: MaximumOptions | None = None) -> Maximum:
     -----
     Fisher scoring (expected information in place of the Hessian) with Marquardt damping and an active set at the limits.
     Scale parameters move in their logarithm. Norms enter linearly: at every trial point they are solved for, so the search runs
-    over the shape of the spectrum only (variable projection; Golub & Pereyra 1973).
+    over the shape of the spectrum only (variable projection; Golub & Pereyra 1973). Random points are compared after a few
+    steps rather than where they were drawn: the statistic there says little about the valley they are in.
     """
     options = options or MaximumOptions()
     generator = torch.Generator().manual_seed(options.seed)
     with torch.no_grad():
-        starts = _best_starts(problem, options, generator)
-        search = _Search(problem, starts, options)
+        search = _Search(problem, _drawn(problem, options, generator), options)
+        for steps, count in zip(EXPLORE, (options.draws // 2, options.starts), strict=True):
+            if len(search.value) > max(count, options.starts):
+                search.run(steps)
+                search.keep(max(count, options.starts))
         search.run()
         return search.outcome()
 
@@ -123,22 +130,20 @@ def minimise_from(
         return search.theta, search.value, search.converged
 
 
-def _best_starts(problem: Problem, options: MaximumOptions, generator: torch.Generator) -> Tensor:
-    """The user's point and the best of the random draws, norms solved for in all."""
+def _drawn(problem: Problem, options: MaximumOptions, generator: torch.Generator) -> Tensor:
+    """The user's point and random ones, norms solved for in all; shape (draws, P)."""
     if not problem.names:
         return problem.parameters.vector().unsqueeze(0)
-    drawn = random_starts(problem, options.draws if options.starts > 1 else 1, generator)
+    drawn = random_starts(problem, max(options.draws, options.starts) if options.starts > 1 else 1, generator)
     low, high = problem.parameters.bounds()
     drawn = solve_norms(problem, drawn.clamp(low, high), fresh=True)
-    value = problem.objective(drawn)
-    if not torch.isfinite(value).any():
+    if not torch.isfinite(problem.objective(drawn)).any():
         raise UserError(
             "the model is not finite at any starting point",
             f"model '{problem.model.text}'",
             "check the values given with --set",
         )
-    order = 1 + torch.argsort(value[1:])[: options.starts - 1]
-    return torch.cat([drawn[:1], drawn[order]])
+    return drawn
 
 
 class _Search:
@@ -160,17 +165,26 @@ class _Search:
         at = problem.linearise(self.theta)
         self.value, self.gradient, self.fisher = at.value, at.gradient, at.fisher
 
-    def run(self) -> None:
+    def run(self, steps: int | None = None) -> None:
+        """Move all starts that have not finished, until there are none or `steps` (in all) have been taken."""
+        steps = self.options.steps if steps is None else min(steps, self.options.steps)
         if not self.problem.names:
             self.converged[:] = True
             return
         self.stuck |= ~torch.isfinite(self.value)
-        while self.steps < self.options.steps:
+        while self.steps < steps:
             active = torch.nonzero(~self.converged & ~self.stuck).squeeze(-1)
             if not len(active):
                 return
             self._step(active)
             self.steps += 1
+
+    def keep(self, count: int) -> None:
+        """Go on with the first start, which is the user's, and the `count` - 1 best of the others."""
+        rows = torch.cat([torch.tensor([0]), 1 + torch.argsort(self.value[1:])[: count - 1]])
+        self.problem = self.problem.rows(rows)
+        for name in ("fixed", "theta", "damping", "converged", "stuck", "value", "gradient", "fisher"):
+            setattr(self, name, getattr(self, name)[rows])
 
     def _scale(self, theta: Tensor) -> Tensor:
         """d theta / d internal coordinate: theta itself where the coordinate is ln theta."""

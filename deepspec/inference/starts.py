@@ -11,7 +11,7 @@ from deepspec.problem import Problem
 
 #: (low, high, logarithmic) by parameter name: the ranges of real sources, far inside XSPEC's limits.
 RANGES = {
-    "nH": (1e-3, 10.0, True),
+    "nH": (3e-3, 100.0, True),
     "PhoIndex": (0.0, 4.0, False),
     "PhoIndx1": (0.0, 3.0, False),
     "PhoIndx2": (0.5, 4.0, False),

@@ -133,3 +133,13 @@ def test_fixed_coordinates_stay():
     assert converged.all()
     assert torch.equal(theta[fixed], start[fixed])
     assert bool((value >= maximum(problem).value - 1e-6).all())
+
+
+def test_a_thick_partial_absorber_is_found_though_its_valley_looks_poor_from_afar():
+    """Starts chosen by the statistic at the points drawn ended 8.7 higher here, and 23 higher on the coronal star MN Lup."""
+    model = "tbabs*pcfabs*powerlaw"
+    values = {"tbabs.nH": 0.5, "pcfabs.nH": 15.0, "CvrFract": 0.9, "PhoIndex": 5.0, "norm": 6e-4}
+    observation, truth = toy_observation(model, values, seed=3)
+    problem = Problem([observation], model)
+    _, value, _ = minimise_from(problem, truth.vector().unsqueeze(0))
+    assert maximum(problem).value <= float(value) + 1e-3
