@@ -59,7 +59,9 @@ class Commands(click.Group):
             ctx.exit(130)
 
 
-@click.group("deepspec", cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    "deepspec", cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="deepspec")
 @click.pass_context
 def main(ctx):

@@ -50,8 +50,9 @@ def _observe_one(chosen: Choices, index: int, count: int) -> Observation:
     grouping = chosen_by.for_file(chosen.group, index, count, "--group")[-1:] or ["auto"]
     early = grouping[0] == "file"
     observation = observation.group("file") if early else observation
+    rule = chosen_by.for_file(chosen.rule, index, count, "--rule")[-1]
     for text in chosen_by.for_file(chosen.notice, index, count, "--notice"):
-        observation = observation.notice(*chosen_by.energy_range(text, "--notice"), rule=chosen.rule)
+        observation = observation.notice(*chosen_by.energy_range(text, "--notice"), rule=rule)
     for text in chosen_by.for_file(chosen.ignore, index, count, "--ignore"):
         observation = observation.ignore(*chosen_by.energy_range(text, "--ignore"))
     observation = observation if early else observation.group(grouping[0])
@@ -69,17 +70,18 @@ def _named_apart(observations: list[Observation], files: Sequence[str]) -> list[
     return [o.with_name(n) for o, n in zip(observations, names, strict=True)]
 
 
-def choices_of(observations: Sequence[Observation]) -> dict[str, tuple[str, ...] | str | bool]:
-    """What of `Choices` would give these observations again: files, responses, ranges, grouping."""
-    found: dict[str, list[str]] = {name: [] for name in ("files", "notice", "ignore", "group", "arf", "rmf", "bkg")}
-    rules = []
+def choices_of(observations: Sequence[Observation]) -> dict[str, tuple[str, ...] | bool]:
+    """What of `Choices` would give these observations again: files, responses, ranges (one rule each), grouping."""
+    names = ("files", "notice", "ignore", "rule", "group", "arf", "rmf", "bkg")
+    found: dict[str, list[str]] = {name: [] for name in names}
     for i, observation in enumerate(observations, start=1):
         spectrum, response = observation.spectrum, observation.response
         found["files"].append(spectrum.path or observation.name)
         for selection in spectrum.selections:
             text = ":".join("" if abs(end) == float("inf") else repr(end) for end in (selection.low, selection.high))
             found["notice" if selection.keep else "ignore"].append(f"{i}={text}")
-            rules += [selection.rule] if selection.keep else []
+        rules = [s.rule for s in spectrum.selections if s.keep]
+        found["rule"].append(f"{i}={rules[0] if rules else 'touching'}")
         found["group"].append(f"{i}={spectrum.grouping}")
         for name in ("arf", "rmf"):
             found[name].append(f"{i}={getattr(response, name, '') or 'none'}")
@@ -87,7 +89,7 @@ def choices_of(observations: Sequence[Observation]) -> dict[str, tuple[str, ...]
         found["bkg"] += [f"{i}={path}" for path in apart] or ([] if spectrum.backgrounds else [f"{i}=none"])
     errors = any(o.spectrum.use_errors for o in observations)
     texts = {name: tuple(value) for name, value in found.items()}
-    return {**texts, "rule": rules[0] if rules else "touching", "use_errors": errors}
+    return {**texts, "use_errors": errors}
 
 
 def make_model(text: str, abundances: str = "wilm") -> Model:

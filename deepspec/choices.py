@@ -37,7 +37,7 @@ class Choices:
     model: str = ""
     notice: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
-    rule: str = "touching"
+    rule: tuple[str, ...] = ("touching",)
     group: tuple[str, ...] = ("auto",)
     stat: str = "auto"
     arf: tuple[str, ...] = ()
@@ -127,7 +127,7 @@ def make_choices(base: Choices | None = None, **given: Any) -> Choices:
 def _as_field(name: str, value: Any) -> Any:
     if name in ("notice", "ignore", "flux"):
         return tuple(_range_text(v) for v in _listed(value))
-    if name in ("files", "group", "arf", "rmf", "bkg", "steppar"):
+    if name in ("files", "rule", "group", "arf", "rmf", "bkg", "steppar"):
         return tuple(str(v) for v in ([value] if isinstance(value, str | os.PathLike) else value))
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
