@@ -30,7 +30,9 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         text = self.problem if self.source is None else f"{self.source}: {self.problem}"
-        return text + (f"; {self.remedy}." if self.remedy else ".")
+        if not self.remedy:
+            return f"{text}."
+        return f"{text}; {self.remedy}" + ("" if self.remedy.endswith("?") else ".")
 
     def __reduce__(self):
         return type(self), (self.problem, self.source, self.remedy)

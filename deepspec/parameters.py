@@ -153,7 +153,7 @@ class ParameterSet:
         if matches:
             raise UserError(f"'{name}' may mean {' or '.join(matches)}", remedy="write the component too")
         close = nearest(name, self.entries)
-        hint = f"did you mean {' or '.join(close)}" if close else f"this model has {', '.join(self.entries)}"
+        hint = f"did you mean {' or '.join(close)}?" if close else f"this model has {', '.join(self.entries)}"
         raise UserError(f"unknown parameter '{name}'", remedy=hint)
 
     def _with(self, name: str, **changes) -> ParameterSet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,15 +14,21 @@ from deepspec.errors import UserError
 def nearest(name: str, known, count: int = 3) -> list[str]:
     """Names in `known` that look most like `name`, best first; case does not matter."""
     lower = {str(k).lower(): str(k) for k in known}
-    found = difflib.get_close_matches(name.lower(), list(lower), n=count, cutoff=0.5)
-    return [lower[k] for k in found]
+    found = difflib.get_close_matches(name.lower(), list(lower), n=4 * count, cutoff=0.5)
+
+    def likeness(other: str) -> float:
+        # people mistype endings more often than beginnings
+        begun = len(os.path.commonprefix([name.lower(), other])) / max(len(name), 1)
+        return difflib.SequenceMatcher(None, name.lower(), other).ratio() + 0.1 * begun
+
+    return [lower[k] for k in sorted(found, key=likeness, reverse=True)[:count]]
 
 
 def did_you_mean(name: str, known) -> str:
     """The remedy of an unknown-name error: the nearest names, or the whole list if none is near."""
     close = nearest(name, known)
     if close:
-        return f"did you mean {' or '.join(close)}?".rstrip("?")
+        return f"did you mean {' or '.join(close)}?"
     listed = sorted(map(str, known))
     return f"known: {', '.join(listed[:40])}" + (", ..." if len(listed) > 40 else "")
 
