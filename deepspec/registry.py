@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from typing import Any
 
 from deepspec.errors import UserError
@@ -18,8 +18,8 @@ def nearest(name: str, known, count: int = 3) -> list[str]:
 
     def likeness(other: str) -> float:
         # people mistype endings more often than beginnings
-        begun = len(os.path.commonprefix([name.lower(), other])) / max(len(name), 1)
-        return difflib.SequenceMatcher(None, name.lower(), other).ratio() + 0.1 * begun
+        begun = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(name.lower(), other, strict=False)))
+        return difflib.SequenceMatcher(None, name.lower(), other).ratio() + 0.1 * begun / max(len(name), 1)
 
     return [lower[k] for k in sorted(found, key=likeness, reverse=True)[:count]]
 
