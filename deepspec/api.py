@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import time
@@ -43,6 +44,9 @@ __all__ = ["Fake", "Fit", "check_folder", "components", "fake", "fit", "read", "
 
 #: How often a fit begins again from a better minimum that profiles came across.
 RESTARTS = 3
+
+#: All points of a steppar grid are one batch, which must fit into memory.
+MOST_POINTS = 2500
 
 Progress = Callable[[str, int, int], None]
 
@@ -171,10 +175,18 @@ class _Settled:
 
 def _settle(problem: Problem, chosen: Choices, progress: Progress | None, warnings: list[str]) -> _Settled:
     """Fit, take errors, and begin again wherever the errors come across something better."""
-    engine, options = ENGINES[chosen.engine], MaximumOptions(starts=chosen.starts, seed=chosen.seed)
+    engine, options = (
+        ENGINES[chosen.engine],
+        MaximumOptions(starts=chosen.starts, draws=max(96, 6 * chosen.starts), seed=chosen.seed),
+    )
     steps = [_axis(problem, text) for text in chosen.steppar]
     if len({name for name, _ in steps}) != len(steps) or len(steps) > 2:
         raise UserError("a grid has at most two parameters", "--steppar", "give it once or twice, for two parameters")
+    size = math.prod(len(axis) for _, axis in steps)
+    if size > MOST_POINTS:
+        raise UserError(
+            f"a grid of {size} points is too much", "--steppar", f"take at most {MOST_POINTS} points together"
+        )
     best = engine(problem, options)
     for attempt in range(RESTARTS + 1):
         found, better = _errors(problem, best, chosen, steps, progress)

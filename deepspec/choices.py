@@ -16,6 +16,8 @@ from deepspec.registry import did_you_mean
 #: What may be done to a parameter, in the order in which one command line does it.
 ACTIONS = ("limits", "set", "fix", "thaw", "link", "prior")
 ERRORS = ("covariance", "profile", "none")
+#: All starts are one batch, which must fit into memory.
+MOST_STARTS = 1000
 _NUMBERED = re.compile(r"^(\d+)=(.*)$")
 
 
@@ -64,6 +66,8 @@ class Choices:
         for name, least in (("starts", 1), ("goodness", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"{getattr(self, name)} is too small", f"--{name}", f"give {least} or more")
+        if self.starts > MOST_STARTS:
+            raise UserError(f"{self.starts} starts are too many", "--starts", f"give at most {MOST_STARTS}")
         if self.errors not in ERRORS:
             raise UserError(f"unknown kind of errors '{self.errors}'", "--errors", did_you_mean(self.errors, ERRORS))
         if self.redshift is not None and not 0 < self.redshift < 100:

@@ -264,3 +264,14 @@ def test_no_grid(faint, steppar):
 def test_three_grids_are_one_too_many(faint):
     with pytest.raises(UserError, match="at most two"):
         deepspec.fit(faint, "tbabs*powerlaw", steppar=["PhoIndex=1:2:3", "nH=0:1:3", "norm=1e-6:1e-5:3"])
+
+
+def test_a_grid_must_fit_into_memory(faint):
+    with pytest.raises(UserError, match="--steppar: a grid of 4000 points is too much; take at most"):
+        deepspec.fit(faint, "tbabs*powerlaw", steppar=["PhoIndex=1:2:80", "nH=0:1:50"])
+
+
+def test_as_many_starts_as_asked_for(faint):
+    assert deepspec.fit(faint, "powerlaw", starts=150).result.engine["starts"] == 150
+    with pytest.raises(UserError, match="--starts: 5000 starts are too many"):
+        deepspec.fit(faint, "powerlaw", starts=5000)
