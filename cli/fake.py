@@ -17,7 +17,9 @@ from deepspec_cli.options import several, show
 @click.option(
     "--flux", metavar="LO:HI=VALUE", help="Scale all norms to this observed flux [erg cm^-2 s^-1] in LO:HI [keV]."
 )
-@click.option("--abund", default="wilm", show_default=True, metavar="TABLE", help="Abundances of absorbers.")
+@click.option(
+    "--abund", default="wilm", show_default=True, metavar="TABLE", help="Solar abundances of absorbers and plasmas."
+)
 @click.option(
     "--like",
     type=click.Path(),

@@ -48,7 +48,7 @@ from deepspec_cli.options import given, progress_bar, several, show
     "--abund",
     metavar="TABLE",
     show_default="wilm",
-    help="Abundances of absorbers: wilm, angr, aspl, lodd, grsa, feld, aneb, lpgp, lpgs.",
+    help="Solar abundances of absorbers and plasmas: wilm, angr, aspl, lodd, grsa, feld, aneb, lpgp, lpgs.",
 )
 @click.option(
     "--engine",

@@ -93,12 +93,12 @@ def choices_of(observations: Sequence[Observation]) -> dict[str, tuple[str, ...]
 
 
 def make_model(text: str, abundances: str = "wilm") -> Model:
-    """A model whose absorbers use the named abundances, XSPEC's own components too.
+    """A model whose absorbers and plasmas use the named solar abundances, XSPEC's own components too.
 
     Raises
     ------
     UserError
-        The text cannot be read, or an absorber does not know the abundances.
+        The text cannot be read, or a component does not know the abundances.
     """
     model = Model(text)
     for leaf in model.leaves:

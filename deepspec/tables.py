@@ -200,12 +200,14 @@ def fit_table(result: FitResult) -> Group:
     return Group(*parts)
 
 
-def settings_lines(result: FitResult) -> list[Text]:
+def settings_lines(result: FitResult) -> list[Padding]:
     """Choices that are no parameters, for instance abundances, once for all components that share them."""
     grouped: dict[str, list[str]] = {}
     for label, chosen in result.settings.items():
-        grouped.setdefault(", ".join(f"{k.replace('_', ' ')} {v}" for k, v in chosen.items()), []).append(label)
-    return [Text(f"        {', '.join(labels)}: {text}", style="dim") for text, labels in grouped.items()]
+        # A file is shown by its name; result.json has the whole path.
+        said = (f"{k.replace('_', ' ')} {Path(v).name if isinstance(v, str) else v}" for k, v in chosen.items())
+        grouped.setdefault(", ".join(said), []).append(label)
+    return [_indented(f"{', '.join(labels)}: {text}", "dim") for text, labels in grouped.items()]
 
 
 def engine_line(result: FitResult) -> Padding:
