@@ -165,7 +165,7 @@ def statistic_lines(result: FitResult) -> list[Any]:
 
 def flux_table(fluxes: Sequence[FluxResult]) -> Table:
     """A line per flux: band, kind, value with its interval, unit, and whether the band leaves the data."""
-    table = _table("band [keV]", "flux", "value", "unit", "", whole=[0, 1, 2, 4])
+    table = _table("band [keV]", "flux", "value", "unit", "", whole=[0, 1, 2])
     last = None
     for flux in fluxes:
         shown = "" if flux.band == last else f"{flux.band[0]:g}-{flux.band[1]:g}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -275,3 +277,16 @@ def test_as_many_starts_as_asked_for(faint):
     assert deepspec.fit(faint, "powerlaw", starts=150).result.engine["starts"] == 150
     with pytest.raises(UserError, match="--starts: 5000 starts are too many"):
         deepspec.fit(faint, "powerlaw", starts=5000)
+
+
+def test_a_fit_loads_only_what_it_needs():
+    """torch.broadcast_shapes alone imports sympy, two seconds of a fit that takes three."""
+    code = (
+        "import sys, deepspec\n"
+        f"fitted = deepspec.fit({str(DATA / 'faint_a.pha')!r}, 'tbabs*(powerlaw+bbody)', notice=(0.5, 7), starts=2)\n"
+        "fitted.result.to_json()\n"
+        "print(*sorted({'sympy', 'matplotlib', 'pandas', 'rich', 'h5py'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # h5py reads the cross-sections.
+    assert done.stdout.split() == ["h5py"]

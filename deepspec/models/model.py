@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,7 +86,7 @@ class Model:
     ) -> tuple[Tensor, Tensor]:
         """Photon flux per bin (..., n) and its derivatives as one tensor (..., len(wanted), n)."""
         flux, found = self.derivatives(grid, values, wanted)
-        batch = torch.broadcast_shapes(flux.shape, *(values[key].shape for key in wanted))
+        batch = np.broadcast_shapes(flux.shape, *(values[key].shape for key in wanted))
         flux = flux.expand(batch)
         if not wanted:
             return flux, flux.new_zeros((*flux.shape[:-1], 0, flux.shape[-1]))

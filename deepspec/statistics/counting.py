@@ -234,7 +234,7 @@ class PGStat(PoissonStatistic):
 
     def background(self, m: Tensor) -> Tensor:
         """Profiled background f in the source region, shape (..., n) [count]."""
-        return self._background(torch.clamp(m, min=0.0)).expand(torch.broadcast_shapes(m.shape, self.counts.shape))
+        return self._background(torch.clamp(m, min=0.0)).expand(np.broadcast_shapes(m.shape, self.counts.shape))
 
     def draw(self, m: Tensor, rng: np.random.Generator) -> PGStat:
         """Counts from Poisson(m + f), background from Normal(f, σ), f profiled on the present data."""

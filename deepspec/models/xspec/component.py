@@ -126,7 +126,7 @@ class FromLibrary(Component):
         columns = [torch.as_tensor(values[p.name], dtype=torch.float64) for p in self.parameters]
         if not columns:
             return torch.zeros((*batch, 0), dtype=torch.float64)
-        shape = torch.broadcast_shapes(*(column.shape for column in columns), (*batch, 1))
+        shape = np.broadcast_shapes(*(column.shape for column in columns), (*batch, 1))
         return torch.cat([column.expand(shape) for column in columns], dim=-1)
 
     def slope(
@@ -257,7 +257,7 @@ class XspecConvolution(FromLibrary, Convolution):
             If the model fails when tried (missing data files, crash).
         """
         flux = inner(grid)
-        points = self._points(values, torch.broadcast_shapes(flux.shape[:-1], grid.edges.shape[:-1]))
+        points = self._points(values, np.broadcast_shapes(flux.shape[:-1], grid.edges.shape[:-1]))
         wanted = tuple(k for k, p in enumerate(self.parameters) if torch.as_tensor(values[p.name]).requires_grad)
         flux = flux.expand(*points.shape[:-1], flux.shape[-1])
         return ConvolutionCall.apply(points, flux, grid.edges, self, wanted)
