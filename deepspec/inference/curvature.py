@@ -14,14 +14,14 @@ DEGENERATE = 1e-8
 def hessian(problem: Problem, theta: Tensor) -> Tensor:
     """Matrix of second derivatives of statistic - 2 ln prior at `theta`, shape (P, P).
 
-    Exact by automatic differentiation. Components of XSPEC's library hide their second derivatives; models that hold one
-    have the exact gradient differenced instead.
+    Exact by automatic differentiation. Components of XSPEC's library hide their second derivatives, and those of tables
+    interpolated by straight lines jump; models that hold one have the exact gradient differenced instead.
 
     Parameters
     ----------
     theta : Tensor, shape (P,)
     """
-    if problem.model.smooth:
+    if problem.model.smooth and problem.model.kinks.isdisjoint(problem.parameters.varying()):
         found = torch.autograd.functional.hessian(problem.objective, theta.detach().clone())
         if torch.isfinite(found).all():
             return 0.5 * (found + found.T)

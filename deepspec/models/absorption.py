@@ -186,6 +186,7 @@ class _RedshiftedAbsorber(RedshiftedFactor):
     """An absorber at redshift z; `rest_class` is the absorber in its own frame."""
 
     absorption = True
+    kinks = ("Redshift",)
     rest_class: ClassVar[type[Absorber]]
 
     def __init__(self, abundances: str = "wilm"):

@@ -45,7 +45,7 @@ class Node:
 
     def smooth(self) -> bool:
         """True where automatic differentiation sees through every component."""
-        return all(getattr(leaf.component, "twice_differentiable", True) for leaf in self.leaves())
+        return all(leaf.component.twice_differentiable for leaf in self.leaves())
 
 
 class Leaf(Node):

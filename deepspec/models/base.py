@@ -182,6 +182,11 @@ class Component:
         True where "unabsorbed" means that this factor is left out.
     source : str
         Where the formula is from, for the documentation.
+    twice_differentiable : bool
+        False where automatic differentiation cannot see inside (XSPEC's library).
+    kinks : tuple of str
+        Parameters along which a table is interpolated by straight lines: their second derivative jumps from knot to knot,
+        so curvatures are taken by differences of the gradient.
     """
 
     kind: ClassVar[Kind]
@@ -190,6 +195,8 @@ class Component:
     absorption: bool = False
     source: str = ""
     origin: str = "native"
+    twice_differentiable: bool = True
+    kinks: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<{self.name}>"

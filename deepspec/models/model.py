@@ -71,6 +71,11 @@ class Model:
         """True if second derivatives can be taken automatically (no component of XSPEC's library)."""
         return self.tree.smooth()
 
+    @cached_property
+    def kinks(self) -> frozenset[str]:
+        """Keys of the parameters whose second derivative jumps (`Component.kinks`)."""
+        return frozenset(leaf.keys[name] for leaf in self.leaves for name in leaf.component.kinks)
+
     def flux(self, grid: Grid, values: Mapping[str, Tensor]) -> Tensor:
         """Photon flux per bin [photon cm^-2 s^-1], shape (..., n), for values of shape (..., 1)."""
         return self.tree.evaluate(grid, values)

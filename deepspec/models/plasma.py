@@ -97,6 +97,7 @@ class Plasma(Additive):
         An unknown abundance table; at evaluation: no table of the model.
     """
 
+    kinks = ("Redshift",)
     table_name: ClassVar[str]
     scaled: ClassVar[dict[str, tuple[str, ...]]]
     """Abundance parameter -> elements it multiplies; what is not named is solar."""
@@ -196,6 +197,7 @@ class Apec(Plasma):
     """
 
     name = "apec"
+    kinks = ("kT", "Redshift")
     table_name = "apec"
     source = (
         "Smith, Brickhouse, Liedahl & Raymond 2001, ApJ 556, L91; Foster, Ji, Smith & Brickhouse 2012, ApJ 756, 128"

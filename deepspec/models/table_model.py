@@ -70,6 +70,7 @@ class _Table:
         self.source = f"table model {path}"
         self.path = path
         self.parameters = tuple(map(_parameter, (*table.parameters, *table.additional))) + (REDSHIFT,) * table.redshift
+        self.kinks = tuple(p.name for p in self.parameters)
         self._file = table
         self._axes = [torch.as_tensor(np.log(p.values) if p.log else p.values.copy()) for p in table.parameters]
         self._flat = torch.from_numpy(np.ascontiguousarray(table.spectra.reshape(-1, len(table.edges) - 1)))

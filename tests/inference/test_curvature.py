@@ -61,3 +61,17 @@ def test_held_parameters_have_no_error():
     found, _ = covariance(problem, truth.vector(), held=("powerlaw.PhoIndex",))
     assert torch.isnan(found[0]).all()
     assert float(found[1, 1]) > 0
+
+
+def test_kinked_parameters_have_the_gradient_differenced():
+    values = {"kT": 0.8, "Abundanc": 0.5, "Redshift": 0.05, "norm": 1e-3}
+    observation, truth = toy_observation("mekal", values)
+    problem = Problem([observation], "mekal", parameters=truth.thaw("Abundanc").thaw("Redshift"))
+    theta = problem.parameters.vector()
+    found = hessian(problem, theta)
+    torch.testing.assert_close(found, _differenced_gradient(problem, theta))
+    frozen = problem.with_parameters(problem.parameters.freeze("Redshift"))
+    exact = hessian(frozen, frozen.parameters.vector())
+    scale = torch.diagonal(exact).rsqrt()
+    keep = [problem.names.index(name) for name in frozen.names]
+    torch.testing.assert_close(exact * scale.outer(scale), found[keep][:, keep] * scale.outer(scale), rtol=0, atol=2e-3)
