@@ -245,17 +245,18 @@ class Problem:
             value = theta.new_zeros(len(theta))
             gradient = theta.new_zeros(len(theta), len(varying))
             for dataset in self.datasets:
-                flux, slopes = self._slopes(dataset, values, varying)
+                wanted = [key for key in varying if key in self.model.parameters]
+                flux, pull = self.model.pullback(dataset.grid, values, wanted)
                 counts = dataset.fold(flux)
                 factor = 1.0 if dataset.factor is None else values[dataset.factor]
                 per_bin, slope, _ = dataset.statistic.terms(counts * factor)
                 value = value + per_bin.sum(-1)
-                back = (slope * factor) @ dataset.matrix.T
+                found = pull((slope * factor) @ dataset.matrix.T)
+                if dataset.factor is not None:
+                    found[dataset.factor] = (slope * counts).sum(-1)
                 for column, key in enumerate(varying):
-                    if key in slopes:
-                        gradient[:, column] += torch.linalg.vecdot(back, slopes[key])
-                    elif key == dataset.factor:
-                        gradient[:, column] += (slope * counts).sum(-1)
+                    if key in found:
+                        gradient[:, column] += found[key]
             chain = self._chain(theta)
             gradient = gradient if chain is None else torch.einsum("bv,bvp->bp", gradient, chain)
             if self.priors:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from deepspec import resources
 from deepspec.errors import UserError
-from deepspec.models.base import Grid, Multiplicative, Parameter
+from deepspec.models.base import Exponent, Grid, Multiplicative, Parameter
 from deepspec.models.redshift import REDSHIFT, RedshiftedFactor
 from deepspec.registry import did_you_mean
 
@@ -122,6 +122,12 @@ class Absorber(Multiplicative):
 
     def evaluate(self, grid: Grid, *, nH: Tensor) -> Tensor:
         return torch.exp(-nH * self.sigma(grid))
+
+    def exponent(self, grid: Grid, values: Mapping[str, Tensor]) -> Exponent | None:
+        if grid.edges.dim() > 1 or self.parameters != (COLUMN,):
+            return None
+        column = values["nH"]
+        return Exponent(-column, self.sigma(grid).unsqueeze(0), {"nH": -torch.ones_like(column)})
 
     def derivatives(self, grid: Grid, values: Mapping[str, Tensor], wanted: Sequence[str]) -> tuple[Tensor, Tensor]:
         if not wanted:

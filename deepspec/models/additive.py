@@ -9,7 +9,7 @@ from torch import Tensor
 
 from deepspec.errors import UserError
 from deepspec.models import integrals
-from deepspec.models.base import NORM, Additive, Grid, Parameter
+from deepspec.models.base import NORM, Additive, Exponent, Grid, Parameter
 from deepspec.models.redshift import REDSHIFT, RedshiftedAdditive
 
 
@@ -34,6 +34,13 @@ class PowerLaw(Additive):
 
     def evaluate(self, grid: Grid, *, PhoIndex: Tensor) -> Tensor:
         return integrals.power_of_bins(grid, -PhoIndex)
+
+    def exponent(self, grid: Grid, values: Mapping[str, Tensor]) -> Exponent | None:
+        found = integrals.log_power_of_bins(grid, -values["PhoIndex"])
+        if found is None:
+            return None
+        coefficients, slopes, rows = found
+        return Exponent(coefficients, rows, {"PhoIndex": -slopes})
 
     def derivatives(self, grid: Grid, values: Mapping[str, Tensor], wanted: Sequence[str]) -> tuple[Tensor, Tensor]:
         if not wanted:

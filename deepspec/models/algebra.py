@@ -6,16 +6,18 @@ additive; convolution of an additive = additive. Anything else is refused when t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from deepspec.errors import UserError
-from deepspec.models.base import Component, Convolution, Grid, Kind, Parameter, row_derivatives
+from deepspec.models.base import Component, Convolution, Exponent, Grid, Kind, Parameter, row_derivatives
 
 Values = Mapping[str, Tensor]
 Derivatives = dict[str, Tensor]
+Pull = Callable[[Tensor], dict[str, Tensor]]
 
 
 class Node:
@@ -30,6 +32,14 @@ class Node:
     def derivatives(self, grid: Grid, values: Values, wanted: Sequence[str]) -> tuple[Tensor, Derivatives]:
         """Value and, for each wanted key that this part contains, the derivative, each (..., n)."""
         raise TypeError("abstract node")
+
+    def pullback(self, grid: Grid, values: Values, wanted: Sequence[str]) -> tuple[Tensor, Pull]:
+        """Value, and a function from weights (..., n) to the weighted sums over bins of each derivative, (...,) by key.
+
+        What a gradient needs: the derivatives themselves are never held.
+        """
+        value, found = self.derivatives(grid, values, wanted)
+        return value, lambda weights: {key: _dot(weights, slope) for key, slope in found.items()}
 
     def leaves(self) -> Iterator[Leaf]:
         """The components of this part, from left to right."""
@@ -115,6 +125,11 @@ class Sum(Node):
         right, from_right = self.right.derivatives(grid, values, wanted)
         return left + right, {**from_left, **from_right}
 
+    def pullback(self, grid, values, wanted):
+        left, pull_left = self.left.pullback(grid, values, wanted)
+        right, pull_right = self.right.pullback(grid, values, wanted)
+        return left + right, lambda weights: {**pull_left(weights), **pull_right(weights)}
+
     def leaves(self):
         yield from self.left.leaves()
         yield from self.right.leaves()
@@ -139,15 +154,31 @@ class Product(Node):
         self.left, self.right = left, right
         self.kind = Kind.ADDITIVE if Kind.ADDITIVE in kinds else Kind.MULTIPLICATIVE
 
+        self.chain = _chain(left) + _chain(right) if _chain(left) and _chain(right) else ()
+
     def evaluate(self, grid, values):
+        power = _Power.of(self.chain, grid, values)
+        if power is not None:
+            return power.scaled(power.value())
         return self.left.evaluate(grid, values) * self.right.evaluate(grid, values)
 
     def derivatives(self, grid, values, wanted):
+        power = _Power.of(self.chain, grid, values)
+        if power is not None:
+            return power.derivatives(wanted)
         left, from_left = self.left.derivatives(grid, values, wanted)
         right, from_right = self.right.derivatives(grid, values, wanted)
         found = {key: slope * right for key, slope in from_left.items()}
         found.update((key, left * slope) for key, slope in from_right.items())
         return left * right, found
+
+    def pullback(self, grid, values, wanted):
+        power = _Power.of(self.chain, grid, values)
+        if power is not None:
+            return power.pullback(wanted)
+        left, pull_left = self.left.pullback(grid, values, wanted)
+        right, pull_right = self.right.pullback(grid, values, wanted)
+        return left * right, lambda weights: {**pull_left(weights * right), **pull_right(weights * left)}
 
     def leaves(self):
         yield from self.left.leaves()
@@ -207,6 +238,89 @@ class Convolved(Node):
         if len(parts) == 1 or not getattr(self.component, "linear", False):
             return [("+".join(name for name, _ in parts), self)]
         return [(name, Convolved(self.leaf, term)) for name, term in parts]
+
+
+def _chain(node: Node) -> tuple[Leaf, ...]:
+    """The leaves of a product of leaves, else none."""
+    if isinstance(node, Leaf) and node.kind is not Kind.CONVOLUTION:
+        return (node,)
+    return node.chain if isinstance(node, Product) else ()
+
+
+class _Power:
+    """A product of components that all have an `Exponent`: exp(coefficients @ rows), times a norm.
+
+    Attributes
+    ----------
+    parts : (key, position of the first row, derivatives of the coefficients) of each parameter
+    """
+
+    def __init__(self, chain: Sequence[Leaf], exponents: Sequence[Exponent], values: Values):
+        self.norm_key = next((leaf.norm for leaf in chain if leaf.norm), None)
+        self.norm = values[self.norm_key] if self.norm_key else None
+        batch = np.broadcast_shapes(*(e.coefficients.shape[:-1] for e in exponents))
+        self.coefficients = torch.cat([e.coefficients.expand(*batch, -1) for e in exponents], dim=-1)
+        self.rows = torch.cat([e.rows for e in exponents])
+        self.parts: dict[str, tuple[slice, Tensor]] = {}
+        first = 0
+        for leaf, exponent in zip(chain, exponents, strict=True):
+            place = slice(first, first + len(exponent.rows))
+            first = place.stop
+            self.parts.update((leaf.keys[name], (place, slope)) for name, slope in exponent.slopes.items())
+
+    @classmethod
+    def of(cls, chain: Sequence[Leaf], grid: Grid, values: Values) -> _Power | None:
+        """The product, or None if a component has no exponent on these bins."""
+        exponents = []
+        for leaf in chain:
+            exponent = leaf.component.exponent(grid, leaf._own(values))
+            if exponent is None:
+                return None
+            exponents.append(exponent)
+        return cls(chain, exponents, values) if exponents else None
+
+    def value(self) -> Tensor:
+        """The product at norm 1, shape (..., n)."""
+        return torch.exp(self.coefficients @ self.rows)
+
+    def scaled(self, value: Tensor) -> Tensor:
+        return value if self.norm is None else self.norm * value
+
+    def derivatives(self, wanted: Sequence[str]) -> tuple[Tensor, Derivatives]:
+        with torch.no_grad():
+            plain = self.value()
+            whole = self.scaled(plain)
+            found = {}
+            for key, (place, slope) in self.parts.items():
+                if key in wanted:
+                    found[key] = whole * (slope @ self.rows[place])
+            if self.norm_key in wanted:
+                found[self.norm_key] = plain.expand_as(whole)
+            return whole, found
+
+    def pullback(self, wanted: Sequence[str]) -> tuple[Tensor, Pull]:
+        with torch.no_grad():
+            plain = self.value()
+
+        def pull(weights: Tensor) -> dict[str, Tensor]:
+            # One pass over the bins: the derivatives of all parameters are sums over the same few rows.
+            weighted = plain * weights
+            sums = weighted @ self.rows.T
+            scale = 1.0 if self.norm is None else self.norm[..., 0]
+            found = {
+                key: scale * (sums[..., place] * slope).sum(-1)
+                for key, (place, slope) in self.parts.items()
+                if key in wanted
+            }
+            if self.norm_key in wanted:
+                found[self.norm_key] = weighted.sum(-1)
+            return found
+
+        return self.scaled(plain), pull
+
+
+def _dot(left: Tensor, right: Tensor) -> Tensor:
+    return torch.linalg.vecdot(left, right.expand_as(left))
 
 
 def _names(node: Node) -> str:

@@ -202,7 +202,31 @@ class Component:
         return f"<{self.name}>"
 
 
+@dataclass(frozen=True, eq=False)
+class Exponent:
+    """The logarithm of a component as a short sum: functions of the parameters times rows that depend on the grid alone.
+
+    Products of such components are one small matrix product and one exponential, whatever their number.
+
+    Attributes
+    ----------
+    coefficients : Tensor, shape (..., K)
+    rows : Tensor, shape (K, n)
+        The value per bin is ``exp(coefficients @ rows)``.
+    slopes : dict of str to Tensor, shape (..., K)
+        Derivatives of the coefficients by each parameter.
+    """
+
+    coefficients: Tensor
+    rows: Tensor
+    slopes: Mapping[str, Tensor]
+
+
 class _PerBin(Component):
+    def exponent(self, grid: Grid, values: Mapping[str, Tensor]) -> Exponent | None:
+        """The component as an `Exponent`, or None where it has no such form (most components, or these bins)."""
+        return None
+
     def evaluate(self, grid: Grid, **values: Tensor) -> Tensor:
         """Value per bin.
 

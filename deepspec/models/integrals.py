@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -59,68 +60,87 @@ def power(log_low: Tensor, log_high: Tensor, exponent: Tensor) -> Tensor:
     return torch.exp(0.5 * b * (log_high + log_low)) * length * value
 
 
-class _Narrow:
-    """What the integral of a power needs of narrow bins: odd powers of their length in ln E, as rows of a matrix.
+def _log_sinhc_series(count: int) -> tuple[float, ...]:
+    """Coefficients of x^2, x^4, ... in ln(sinh(x)/x): 2^2k B_2k / (2k (2k)!), with the Bernoulli numbers B."""
+    bernoulli = [Fraction(1)]
+    for n in range(1, 2 * count + 1):
+        bernoulli.append(-sum(math.comb(n + 1, k) * b for k, b in enumerate(bernoulli)) / (n + 1))
+    return tuple(float(4**k * bernoulli[2 * k] / (2 * k * math.factorial(2 * k))) for k in range(1, count + 1))
 
-    ``L sinh(b L / 2) / (b L / 2) = Sum_k b^2k [L^(2k+1) / (4^k (2k+1)!)]`` is one small matrix product for a batch of
-    exponents. Wide bins have columns of zero here and are listed in `wide`.
+
+LOG_SINHC = _log_sinhc_series(14)
+"""ln(sinh(x)/x) as a series in x^2, for |x| < pi."""
+
+
+def _log_terms(largest: float) -> int | None:
+    """How many terms of `LOG_SINHC` leave less than 1e-16 for |x| <= largest; None if they are too few."""
+    for count in range(1, len(LOG_SINHC)):
+        if abs(LOG_SINHC[count]) * largest ** (2 * count + 2) < 1e-16:
+            return count
+    return None
+
+
+def log_power_of_bins(grid: Grid, exponent: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    """The logarithm of `power_of_bins` as a matrix product: ``ln L + b m + ln(sinh(b L/2)/(b L/2))``, b = exponent + 1.
+
+    Parameters
+    ----------
+    exponent : Tensor, shape (..., 1)
+
+    Returns
+    -------
+    coefficients : Tensor, shape (..., K)
+    slopes : Tensor, shape (..., K)
+        Derivatives of the coefficients by the exponent.
+    rows : Tensor, shape (K, n)
+        Or None in place of all where the bins have batch axes, or are too wide for the series.
     """
-
-    TERMS = 8
-    WIDE = 0.1
-
-    def __init__(self, grid: Grid):
-        _, length = log_bins(grid)
-        self.wide = torch.nonzero(length > self.WIDE)[:, 0]
-        length = torch.where(length > self.WIDE, 0.0, length)
-        orders = range(self.TERMS)
-        self.rows = torch.stack([length ** (2 * k + 1) / (4**k * math.factorial(2 * k + 1)) for k in orders])
-        self.largest = float(length.max()) if length.numel() else 0.0
-
-    def terms(self, b: Tensor) -> int:
-        """How many rows are needed for the exponents `b`."""
-        return min(self.TERMS, max(2, _terms(0.5 * self.largest * float(b.detach().abs().max()))))
-
-
-def _bin_lengths(grid: Grid, b: Tensor, with_slope: bool) -> tuple[Tensor, Tensor | None]:
-    """``L sinh(b L / 2) / (b L / 2)`` of each bin and its derivative by b, both (..., n)."""
-    _, length = log_bins(grid)
     if grid.edges.dim() > 1 or grid.edges.requires_grad:
-        value, slope = sinhc(0.5 * b * length)
-        return length * value, 0.25 * length**3 * b * slope if with_slope else None
-    narrow = grid.memo("narrow", lambda: _Narrow(grid))
-    orders = torch.arange(narrow.terms(b), dtype=b.dtype)
-    rows, square = narrow.rows[: len(orders)], b * b
-    columns = [torch.ones_like(square)]
-    for _ in range(len(orders) - 1):  # products: the second derivative of square**0 is not a number at zero
-        columns.append(columns[-1] * square)
-    powers = torch.cat(columns, dim=-1)
-    value = powers @ rows
-    slope = (2.0 * b * (orders[1:] * powers[..., :-1])) @ rows[1:] if with_slope else None
-    if len(narrow.wide):
-        length = length[narrow.wide]
-        exact, steep = sinhc(0.5 * b * length)
-        value = value.index_copy(-1, narrow.wide, length * exact)
-        if with_slope:
-            slope = slope.index_copy(-1, narrow.wide, 0.25 * length**3 * b * steep)
-    return value, slope
+        return None
+    middle, length = log_bins(grid)
+    b = exponent + 1.0
+    widest = grid.memo("widest", lambda: float(length.max()))
+    count = _log_terms(0.5 * widest * float(b.detach().abs().max()))
+    if count is None:
+        return None
+
+    def make() -> Tensor:
+        square = 0.25 * length * length
+        powers = [weight * square ** (k + 1) for k, weight in enumerate(LOG_SINHC)]
+        return torch.stack([torch.log(length), middle, *powers])
+
+    rows = grid.memo("log_power", make)[: 2 + count]
+    coefficients, slopes = [torch.ones_like(b), b], [torch.zeros_like(b), torch.ones_like(b)]
+    power = b
+    for k in range(count):  # products: the second derivative of b**0 is not a number at zero
+        slopes.append((2 * k + 2) * power)
+        power = power * b
+        coefficients.append(power)
+        power = power * b
+    return torch.cat(coefficients, dim=-1), torch.cat(slopes, dim=-1), rows
 
 
 def power_of_bins(grid: Grid, exponent: Tensor) -> Tensor:
     """Integral of E^exponent dE over each bin, shape (..., n); `exponent` has shape (..., 1)."""
-    b = exponent + 1.0
-    value, _ = _bin_lengths(grid, b, with_slope=False)
-    return torch.exp(b * log_bins(grid)[0]) * value
+    found = log_power_of_bins(grid, exponent)
+    if found is None:
+        return power(grid.log_edges[..., :-1], grid.log_edges[..., 1:], exponent)
+    coefficients, _, rows = found
+    return torch.exp(coefficients @ rows)
 
 
 def power_of_bins_with_slope(grid: Grid, exponent: Tensor) -> tuple[Tensor, Tensor]:
     """As `power_of_bins`, and its derivative by the exponent, both shape (..., n); without a graph."""
+    found = log_power_of_bins(grid, exponent)
+    if found is not None:
+        coefficients, slopes, rows = found
+        value = (coefficients @ rows).exp_()
+        return value, (slopes @ rows).mul_(value)
     b = exponent + 1.0
-    middle = log_bins(grid)[0]
-    value, slope = _bin_lengths(grid, b, with_slope=True)
+    middle, length = log_bins(grid)
+    bend, steep = sinhc(0.5 * b * length)
     height = (b * middle).exp_()
-    slope = slope.addcmul_(value, middle.expand_as(value)).mul_(height)
-    return value.mul_(height), slope
+    return height * length * bend, height * (0.25 * length**3 * b * steep + middle * length * bend)
 
 
 def log_bins(grid: Grid) -> tuple[Tensor, Tensor]:

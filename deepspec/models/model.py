@@ -86,6 +86,10 @@ class Model:
         """Photon flux per bin (..., n) and its derivative by each wanted key, (..., n) or a shape that broadcasts to it."""
         return self.tree.derivatives(grid, values, list(wanted))
 
+    def pullback(self, grid: Grid, values: Mapping[str, Tensor], wanted: Sequence[str]):
+        """Photon flux per bin (..., n), and a function from weights (..., n) to each derivative summed with them, by key."""
+        return self.tree.pullback(grid, values, list(wanted))
+
     def flux_and_derivatives(
         self, grid: Grid, values: Mapping[str, Tensor], wanted: Sequence[str]
     ) -> tuple[Tensor, Tensor]:
