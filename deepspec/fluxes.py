@@ -26,7 +26,9 @@ def band_grid(low: float, high: float, width: float = 0.002) -> Grid:
         The band is no interval of positive energies.
     """
     if not (0.0 < low < high < math.inf):
-        raise UserError(f"the flux band {low:g}-{high:g} keV is not an interval", remedy="give LOW:HIGH with 0 < LOW < HIGH")
+        raise UserError(
+            f"the flux band {low:g}-{high:g} keV is not an interval", remedy="give LOW:HIGH with 0 < LOW < HIGH"
+        )
     count = max(16, math.ceil(math.log(high / low) / width))
     return Grid(torch.logspace(math.log10(low), math.log10(high), count + 1, dtype=torch.float64))
 

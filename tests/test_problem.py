@@ -18,7 +18,7 @@ def problem(background=False, **options):
 
 
 def two_cameras(link=None):
-    first, truth = toy_observation(MODEL, VALUES, seed=2, name="one")
+    first, _ = toy_observation(MODEL, VALUES, seed=2, name="one")
     second, _ = toy_observation(MODEL, VALUES, seed=3, background=True, name="two", area=300.0)
     return Problem([first, second], MODEL, crosscal=True)
 
