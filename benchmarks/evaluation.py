@@ -19,14 +19,6 @@ AIM = ("pn_ngc7793_ulx4", 20.0)
 SCALING_MODELS = ("powerlaw", MODEL, "tbabs*(powerlaw+bbody)", "tbabs*(powerlaw+bbody+gaussian)")
 
 
-def gradient(problem: Problem, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Objective (B,) and its gradient (B, P) by reverse-mode differentiation."""
-    inside = theta.clone().requires_grad_()
-    value = problem.objective(inside)
-    (slope,) = torch.autograd.grad(value.sum(), inside)
-    return value.detach(), slope
-
-
 def single_and_batch(case: Case, quick: bool) -> list[Row]:
     """Part (a): one evaluation, and one of a batch of 64."""
     ours, theirs = problem(case), Sherpa(case)
@@ -38,12 +30,12 @@ def single_and_batch(case: Case, quick: bool) -> list[Row]:
         theta = spread(ours, count)
         with torch.no_grad():
             plain = cpu(lambda theta=theta: ours.statistic(theta), quick)
+            gradient = cpu(lambda theta=theta: ours.value_and_gradient(theta), quick)
             everything = cpu(lambda theta=theta: ours.linearise(theta), quick)
-        reverse = cpu(lambda theta=theta: gradient(ours, theta), quick)
         aim = AIM[1] if (case.name, count) == (AIM[0], BATCH) else None
         for what, seconds, bound in (
             ("statistic", plain, None),
-            ("statistic and gradient", min(reverse, everything), aim),
+            ("statistic and gradient", gradient, aim),
             ("statistic, gradient and Fisher matrix", everything, None),
         ):
             rows.append(Row("evaluation", f"{what}, {label}", case.name, 1e6 * seconds / count, reference, "us", bound))
@@ -74,7 +66,7 @@ def _fewer_bins(binned: BinnedData, count: int) -> BinnedData:
 def scaling(case: Case, quick: bool) -> list[Row]:
     """Part (g): statistic, gradient and Fisher matrix against bins, energies, parameters and batch."""
     whole = problem(case)
-    matrix = whole.datasets[0].matrix
+    matrix = whole.datasets[0].folding.matrix
     rows = []
 
     def measure(label: str, problem: Problem, count: int = BATCH) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from deepspec.errors import UserError
+from deepspec.folding import Folding
 from deepspec.models.base import Grid, Kind, Parameter
 from deepspec.models.model import Model
 from deepspec.observation import Observation
@@ -53,11 +54,11 @@ class Dataset:
         chosen, self.why = choose_statistic(self.binned) if statistic == "auto" else (statistic, "asked for")
         self.statistic = STATISTICS[chosen](self.binned)
         self.grid = Grid(torch.as_tensor(folded.edges.copy()))
-        self.matrix = torch.as_tensor(folded.matrix.copy())
+        self.folding = Folding(torch.as_tensor(folded.matrix.copy()))
 
     def fold(self, flux: Tensor) -> Tensor:
         """Expected source counts, shape (..., n_bin), of photon fluxes of shape (..., n_energy)."""
-        return flux @ self.matrix
+        return self.folding.counts(flux)
 
 
 class Problem:
@@ -196,9 +197,8 @@ class Problem:
         chain = self._chain(theta)
         pairs = []
         for dataset in self.datasets:
-            flux, slopes = self._slopes(dataset, values, varying)
-            columns = {key: dataset.fold(slope) for key, slope in slopes.items()}
-            counts = dataset.fold(flux).expand(len(theta), -1)
+            counts, columns = self._folded(dataset, values, varying)
+            counts = counts.expand(len(theta), -1)
             if dataset.factor is not None:
                 columns = {key: column * values[dataset.factor] for key, column in columns.items()}
                 columns[dataset.factor] = counts
@@ -207,8 +207,24 @@ class Problem:
             pairs.append((counts, full if chain is None else torch.einsum("bvn,bvp->bpn", full, chain)))
         return pairs
 
-    def _slopes(self, dataset: Dataset, values: Mapping[str, Tensor], keys: Sequence[str]):
-        return self.model.derivatives(dataset.grid, values, [key for key in keys if key in self.model.parameters])
+    def _folded(
+        self, dataset: Dataset, values: Mapping[str, Tensor], keys: Sequence[str]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Counts of the model and of its derivatives, without the constant of the observation; each (..., n_bin)."""
+        wanted = [key for key in keys if key in self.model.parameters]
+        flux, slopes = self.model.derivatives(dataset.grid, values, wanted)
+        columns = {key: dataset.fold(slope) for key, slope in slopes.items()}
+        if self._linear and columns.keys() >= set(self.model.norms):
+            # One fold less: the model is the sum of its terms, whose counts at norm 1 are there.
+            return sum(values[norm] * columns[norm] for norm in self.model.norms), columns
+        return dataset.fold(flux), columns
+
+    @property
+    def _linear(self) -> bool:
+        """True where the prediction is linear in the norms: no cflux between."""
+        return all(
+            leaf.kind is not Kind.CONVOLUTION or getattr(leaf.component, "linear", False) for leaf in self.model.leaves
+        )
 
     def _chain(self, theta: Tensor) -> Tensor | None:
         """Derivatives of the varying parameters by the free ones; None where they are the same."""
@@ -223,9 +239,9 @@ class Problem:
         keys = [self.names[i] for i in self.free_norms]
         pairs = []
         for dataset in self.datasets:
-            flux, slopes = self._slopes(dataset, values, keys)
-            counts = dataset.fold(flux).expand(len(theta), -1)
-            columns = _stacked({key: dataset.fold(slope) for key, slope in slopes.items()}, keys, counts)
+            counts, found = self._folded(dataset, values, keys)
+            counts = counts.expand(len(theta), -1)
+            columns = _stacked(found, keys, counts)
             if dataset.factor is not None:
                 counts, columns = counts * values[dataset.factor], columns * values[dataset.factor].unsqueeze(-1)
             pairs.append((counts, columns))
@@ -251,7 +267,7 @@ class Problem:
                 factor = 1.0 if dataset.factor is None else values[dataset.factor]
                 per_bin, slope, _ = dataset.statistic.terms(counts * factor)
                 value = value + per_bin.sum(-1)
-                found = pull((slope * factor) @ dataset.matrix.T)
+                found = pull(dataset.folding.back(slope * factor))
                 if dataset.factor is not None:
                     found[dataset.factor] = (slope * counts).sum(-1)
                 for column, key in enumerate(varying):
@@ -307,9 +323,7 @@ class Problem:
     @property
     def free_norms(self) -> list[int]:
         """Positions of the free norms on which the prediction depends linearly: no link, prior or cflux between."""
-        if any(
-            leaf.kind is Kind.CONVOLUTION and not getattr(leaf.component, "linear", False) for leaf in self.model.leaves
-        ):
+        if not self._linear:
             return []
         linked = {root for key in self.parameters.linked for root in self.parameters.roots(key)}
         norms = set(self.model.norms) - linked - set(self.priors)

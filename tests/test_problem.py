@@ -106,3 +106,22 @@ def test_refusals():
         )
     with pytest.raises(UserError, match="excludes all"):
         Problem([observation], MODEL, priors={"kT": parse_prior("uniform(1e5,2e5)")})
+
+
+@pytest.mark.parametrize("frozen", [None, "powerlaw.norm", "bbody.norm"])
+@pytest.mark.parametrize("model", ["tbabs*(powerlaw+bbody)", "zashift*(powerlaw+bbody)", "cflux*(powerlaw+bbody)"])
+def test_counts_and_jacobian_are_those_of_the_prediction(model, frozen):
+    """Counts are summed from the folded terms only where the model is linear in all norms and all are free."""
+    observation, _ = toy_observation("tbabs*powerlaw", {"nH": 0.2, "norm": 1e-3})
+    problem = Problem([observation], model)
+    parameters = problem.parameters.set("powerlaw.norm", 1e-3).set("bbody.norm", 2e-5)
+    problem = problem.with_parameters(parameters.freeze(frozen) if frozen else parameters)
+    theta = problem.parameters.vector().repeat(3, 1) * torch.tensor([[1.0], [1.1], [0.9]], dtype=torch.float64)
+    ((counts, jacobian),) = problem.jacobian(theta)
+    torch.testing.assert_close(counts, problem.predict(theta)[0], rtol=1e-12, atol=1e-12)
+    for column in range(theta.shape[1]):
+        step = torch.zeros_like(theta)
+        step[:, column] = 1e-6 * theta[:, column].abs().clamp(min=1e-3)
+        rise = problem.predict(theta + step)[0] - problem.predict(theta - step)[0]
+        expected = rise / (2 * step[:, column : column + 1])
+        torch.testing.assert_close(jacobian[:, column], expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
