@@ -39,11 +39,14 @@ def quiet() -> Iterator[list[str]]:
         import sherpa  # noqa: F401
 
         logger = logging.getLogger("sherpa")
-        handlers, propagate = logger.handlers[:], logger.propagate
+        handlers, propagate, level = logger.handlers[:], logger.propagate, logger.level
         try:
+            # Whoever has silenced Sherpa still wants its warnings to be acted on here
+            logger.setLevel(logging.WARNING)
             logger.handlers, logger.propagate = [collect], False
             yield collect.messages
         finally:
+            logger.setLevel(level)
             logger.handlers, logger.propagate = handlers, propagate
 
 

@@ -512,8 +512,13 @@ def test_a_matrix_with_area_needs_none(path):
     assert response.total_area.max() == pytest.approx(100.0, rel=1e-3)
 
 
+@pytest.mark.parametrize("level", [logging.NOTSET, logging.CRITICAL])
 @pytest.mark.parametrize("first", [0, 1])
-def test_without_tlmin_channels_count_from_where_the_matrix_does(tmp_path, first):
+def test_without_tlmin_channels_count_from_where_the_matrix_does(tmp_path, first, level, request):
+    """Sherpa tells of it in its log alone, which a user may have silenced."""
+    logger = logging.getLogger("sherpa")
+    request.addfinalizer(lambda before=logger.level: logger.setLevel(before))
+    logger.setLevel(level)
     response = small_response(first_channel=first)
     file = write_rmf(tmp_path / "a.rmf", response)
     rewrite(file, without_tlmin)

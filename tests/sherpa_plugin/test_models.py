@@ -81,7 +81,12 @@ def test_every_component_is_finite_from_a_first_bin_at_almost_zero(name):
     """Sherpa puts 1e-10 keV where a response begins at 0."""
     edges = np.concatenate([[1e-10], np.arange(0.005, 12.0, 0.005)])
     made = getattr(models, name)("x")
-    value = made(edges[:-1], edges[1:])
+    try:
+        value = made(edges[:-1], edges[1:])
+    except UserError as missing:
+        if "AtomDB" not in str(missing):
+            raise
+        pytest.skip(str(missing))
     assert value.shape == (len(edges) - 1,)
     assert value.dtype == np.float64
     assert (value >= 0).all()
