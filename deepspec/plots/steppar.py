@@ -30,7 +30,7 @@ def plot_steppar(grid: Mapping[str, Any]) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    figure = style.new_figure(6.0, 4.5)
+    figure = style.new_figure(6.0, 4.5, layout="constrained")
     axes = figure.subplots()
     value = np.array([[np.nan if v is None else v for v in np.atleast_1d(row)] for row in grid["value"]], dtype=float)
     rise = np.squeeze(value, axis=1) - grid["best"] if len(grid["names"]) == 1 else value - grid["best"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,9 +23,12 @@ MODEL = "#D55E00"
 TERMS = ("#009E73", "#CC79A7", "#0072B2", "#E69F00", "#56B4E9")
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """A figure that can be saved and shown, made without pyplot."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+def new_figure(width: float, height: float, layout: str | None = None) -> Figure:
+    """A figure that can be saved and shown, made without pyplot.
+
+    matplotlib's own layouts draw everything twice to measure it; figures whose margins are known do without.
+    """
+    figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
@@ -57,16 +61,32 @@ def value_axis(axes: Any, extent: Sequence[tuple[float, float]]) -> None:
     axes.set_ylim(min(max(0.6 * low, 1e-6 * high), 0.2 * high), 1.8 * high)
 
 
-def legend_above(figure: Figure, axes: Any, title: str) -> None:
-    """A legend above the axes, so that it never lies on the data; data first."""
+def legend_above(figure: Figure, axes: Any, title: str, right: float = 0.2) -> None:
+    """A legend above the axes, so that it never lies on the data, data first; and the margins that leave room for it.
+
+    Parameters
+    ----------
+    right : float
+        Margin on the right [inch].
+    """
     handles, labels = axes.get_legend_handles_labels()
     # Error bars come last from matplotlib.
     order = sorted(range(len(labels)), key=lambda i: not hasattr(handles[i], "has_yerr"))
+    title = textwrap.fill(title, 100, break_long_words=True)
+    columns = min(len(labels), 4 if max(map(len, labels), default=0) < 30 else 3)
+    lines = -(-len(labels) // max(columns, 1))
+    width, height = figure.get_size_inches()
+    header = 0.15 + 0.17 * (1 + title.count("\n")) + 0.175 * lines
+    left, bottom = 0.8, 0.55
+    figure.subplots_adjust(left / width, bottom / height, 1.0 - right / width, 1.0 - header / height, hspace=0.06)
     figure.legend(
         [handles[i] for i in order],
         [labels[i] for i in order],
-        loc="outside upper center",
-        ncols=min(len(labels), 4),
+        loc="upper center",
+        bbox_to_anchor=(0.5 * (left + width - right) / width, 1.0),
+        borderaxespad=0.3,
+        labelspacing=0.35,
+        ncols=columns,
         frameon=False,
         fontsize=8,
         title=title,
@@ -86,7 +106,7 @@ def error_bars(
         fmt="none",
         ecolor=colour,
         elinewidth=0.9,
-        zorder=3,
+        zorder=5,
         **style,
     )
 

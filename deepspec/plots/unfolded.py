@@ -36,7 +36,8 @@ def plot_unfolded(problem: Problem, theta: Tensor, min_sigma: float = 3.0) -> Fi
     axes = figure.subplots()
     alone = len(problem.datasets) == 1
     low, high = style.band(problem)
-    grid = Grid(torch.logspace(np.log10(low), np.log10(high), 1501, dtype=torch.float64))
+    # Bins of 0.7 %, finer than a CCD resolves: with less, the lines of a plasma hide everything else.
+    grid = Grid(torch.logspace(np.log10(low), np.log10(high), int(np.log(high / low) / 0.007) + 2, dtype=torch.float64))
     with torch.no_grad():
         values = problem.parameters.expand(theta)
         flux = problem.model.flux(grid, values).reshape(-1).numpy()
@@ -59,7 +60,7 @@ def plot_unfolded(problem: Problem, theta: Tensor, min_sigma: float = 3.0) -> Fi
     other = axes.secondary_yaxis("right", functions=(lambda y: y * ERG_PER_KEV, lambda y: y / ERG_PER_KEV))
     other.set_ylabel("$E^2\\,N(E)$  [erg cm$^{-2}$ s$^{-1}$]")
     style.energy_axis(axes, problem)
-    style.legend_above(figure, axes, problem.model.text)
+    style.legend_above(figure, axes, problem.model.text, right=0.85)
     return figure
 
 
