@@ -57,7 +57,7 @@ def command(ctx, out, clobber, as_json, like, **choices):
     deepspec fake --model powerlaw --flux 2:10=1e-12 --rmf cam.rmf --arf cam.arf --exposure 1e4 --out fake.pha
     """
     from deepspec.fakes import fake, refuse_existing
-    from deepspec.tables import fake_table
+    from deepspec.report import fake_table
 
     if not clobber:
         refuse_existing(out)

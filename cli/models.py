@@ -26,7 +26,7 @@ def command(names, kind, xspec, as_json):
     deepspec models --xspec --json
     """
     from deepspec.catalogue import components
-    from deepspec.tables import component_details, component_table
+    from deepspec.report import component_details, component_table
 
     found = components(names, kind, xspec)
     if as_json:

@@ -93,7 +93,7 @@ def progress_bar(quiet: bool) -> Iterator[Callable[[str, int, int], None] | None
 
 def show(renderable) -> None:
     """Print for the reader: colours on a terminal, plain text without control codes in a pipe."""
-    from deepspec.tables import as_text, console
+    from deepspec.report import as_text, console
 
     if sys.stdout.isatty():
         console().print(renderable)

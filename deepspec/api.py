@@ -71,7 +71,7 @@ class Fit:
     covariance: Tensor
 
     def __str__(self) -> str:
-        from deepspec.tables import as_text, fit_table
+        from deepspec.report import as_text, fit_table
 
         return as_text(fit_table(self.result))
 
@@ -328,7 +328,7 @@ def _goodness(problem: Problem, theta: Tensor, chosen: Choices, progress: Progre
 
 def as_table(fitted: Fit) -> Any:
     """What the terminal shows of a fit."""
-    from deepspec.tables import fit_table
+    from deepspec.report import fit_table
 
     return fit_table(fitted.result)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepspec.results import FluxResult, ParameterResult
-from deepspec.tables import (
+from deepspec.report import (
     as_text,
     component_details,
     component_table,
