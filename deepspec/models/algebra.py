@@ -281,7 +281,7 @@ class _Power:
 
     def value(self) -> Tensor:
         """The product at norm 1, shape (..., n)."""
-        return torch.exp(self.coefficients @ self.rows)
+        return (self.coefficients @ self.rows).exp_()
 
     def scaled(self, value: Tensor) -> Tensor:
         return value if self.norm is None else self.norm * value
@@ -293,7 +293,8 @@ class _Power:
             found = {}
             for key, (place, slope) in self.parts.items():
                 if key in wanted:
-                    found[key] = whole * (slope @ self.rows[place])
+                    # In place: these arrays are as large as the caches of a core, and each further one costs a pass.
+                    found[key] = (slope @ self.rows[place]).expand_as(whole).contiguous().mul_(whole)
             if self.norm_key in wanted:
                 found[self.norm_key] = plain.expand_as(whole)
             return whole, found
@@ -301,22 +302,22 @@ class _Power:
     def pullback(self, wanted: Sequence[str]) -> tuple[Tensor, Pull]:
         with torch.no_grad():
             plain = self.value()
+            norm = plain.new_ones(1) if self.norm is None else self.norm
+            whole = plain.mul_(norm) if plain.shape[:-1] == norm.shape[:-1] else plain * norm
+            dark = self.norm is not None and bool((norm == 0).any())
 
         def pull(weights: Tensor) -> dict[str, Tensor]:
             # One pass over the bins: the derivatives of all parameters are sums over the same few rows.
-            weighted = plain * weights
+            weighted = whole * weights
             sums = weighted @ self.rows.T
-            scale = 1.0 if self.norm is None else self.norm[..., 0]
             found = {
-                key: scale * (sums[..., place] * slope).sum(-1)
-                for key, (place, slope) in self.parts.items()
-                if key in wanted
+                key: (sums[..., place] * slope).sum(-1) for key, (place, slope) in self.parts.items() if key in wanted
             }
             if self.norm_key in wanted:
-                found[self.norm_key] = weighted.sum(-1)
+                found[self.norm_key] = _dot(weights, self.value()) if dark else weighted.sum(-1) / norm[..., 0]
             return found
 
-        return self.scaled(plain), pull
+        return whole, pull
 
 
 def _dot(left: Tensor, right: Tensor) -> Tensor:

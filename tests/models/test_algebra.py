@@ -101,12 +101,17 @@ def test_redshifted_expression_is_the_redshifted_component():
     )
 
 
-@pytest.mark.parametrize("text", EXPRESSIONS)
-def test_pullback_is_the_weighted_sum_of_the_derivatives(text):
+@pytest.mark.parametrize(
+    ("text", "dark"),
+    [(text, dark) for text in EXPRESSIONS for dark in (False, True) if not (dark and "cflux" in text)],
+)
+def test_pullback_is_the_weighted_sum_of_the_derivatives(text, dark):
     model, chosen = setup(text)
     grid = Grid(torch.linspace(0.4, 9.0, 60, dtype=torch.float64))
     theta = chosen.vector() * torch.tensor([[0.9], [1.0]], dtype=torch.float64)
     values, names = chosen.expand(theta), list(chosen.free)
+    for norm in model.norms if dark else ():
+        values[norm] = values[norm] * torch.tensor([[0.0], [1.0]], dtype=torch.float64)
     flux, slopes = model.flux_and_derivatives(grid, values, names)
     again, pull = model.pullback(grid, values, names)
     weights = torch.rand(2, 59, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
