@@ -9,6 +9,7 @@ from torch import Tensor
 
 from deepspec.errors import UserError
 from deepspec.inference.norms import solve_norms
+from deepspec.inference.simplex import simplex
 from deepspec.inference.starts import random_starts
 from deepspec.problem import Linearisation, Problem
 
@@ -106,6 +107,8 @@ def maximum(problem: Problem, options: MaximumOptions | None = None) -> Maximum:
                 search.run(steps)
                 search.keep(max(count, options.starts))
         search.run()
+        if not problem.model.smooth:
+            search.polish()
         return search.outcome()
 
 
@@ -134,7 +137,9 @@ def _drawn(problem: Problem, options: MaximumOptions, generator: torch.Generator
     """The user's point and random ones, norms solved for in all; shape (draws, P)."""
     if not problem.names:
         return problem.parameters.vector().unsqueeze(0)
-    drawn = random_starts(problem, max(options.draws, options.starts) if options.starts > 1 else 1, generator)
+    # A call of XSPEC's library costs a thousand times one of a native component.
+    wanted = options.draws if problem.model.smooth else options.draws // 3
+    drawn = random_starts(problem, max(wanted, options.starts) if options.starts > 1 else 1, generator)
     low, high = problem.parameters.bounds()
     drawn = solve_norms(problem, drawn.clamp(low, high), fresh=True)
     if not torch.isfinite(problem.objective(drawn)).any():
@@ -228,6 +233,14 @@ class _Search:
         moved = active[better]
         self.theta[moved], self.value[moved] = trial[better], at.value[better]
         self.gradient[moved], self.fisher[moved] = at.gradient[better], at.fisher[better]
+
+    def polish(self) -> None:
+        """Finish the best start without derivatives, if noise in them stopped it short of the minimum."""
+        best = int(torch.argmin(self.value))
+        if self.converged[best] or not torch.isfinite(self.value[best]):
+            return
+        theta, value, converged = simplex(self.problem, self.theta[best], self.fisher[best])
+        self.theta[best], self.value[best], self.converged[best] = theta, value, converged
 
     def outcome(self) -> Maximum:
         problem = self.problem
