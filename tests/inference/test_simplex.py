@@ -34,7 +34,7 @@ def test_it_is_never_worse_than_its_start():
     best = maximum(problem)
     fisher = problem.linearise(best.theta.unsqueeze(0)).fisher[0]
     _, value, _ = simplex(problem, best.theta, fisher, evaluations=3)
-    assert value <= best.value
+    assert value <= best.value + 1e-9
 
 
 def test_norms_alone_need_no_simplex():
