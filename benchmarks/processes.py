@@ -33,7 +33,7 @@ def commands(case: Case, quick: bool) -> list[Row]:
         mine = process([*fit, "--group", case.group, "--out", folder], repeats)
         script = [sys.executable, str(HERE / "sherpa_script.py"), str(case.file), low, high, f"{folder}/sherpa.png"]
         theirs = process(script, repeats)
-    what = "fit, errors, plots"
+    what = "fit, covariance, plots"
     return [
         *rows,
         Row("commands", f"{what}: wall", case.name, mine.wall, theirs.wall, "s", FIT_AIM),

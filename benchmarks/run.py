@@ -47,7 +47,7 @@ WORDS = {
     "fit": "A whole fit of tbabs*powerlaw from the same starting values [ms of CPU].",
     "errors": "68 % errors of all three parameters at the best fit [ms of CPU].",
     "loading": "From files to what a fit needs [ms of CPU], in a process that has done it before.",
-    "commands": "Whole processes. Sherpa's script loads, fits (levmar), runs covar and draws one plot; deepspec fits from 16 starts, profiles all errors, computes fluxes and draws two.",
+    "commands": "Whole processes. Sherpa's script loads, fits (levmar), runs covar and draws one plot; deepspec fits from 16 starts, takes the exact covariance, computes fluxes with errors and draws two.",
     "scaling": "Statistic, gradient and Fisher matrix [us of CPU per evaluation], in batches of 64 unless said otherwise.",
 }
 

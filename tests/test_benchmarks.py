@@ -43,8 +43,8 @@ def test_parts_within_one_process(tmp_path):
 @pytest.mark.slow
 def test_whole_commands(tmp_path):
     rows = {row["what"]: row for row in run(tmp_path, "--sections", "commands")["rows"]}
-    assert rows["fit, errors, plots: peak memory"]["ours"] > 20.0
-    assert rows["deepspec --help"]["ours"] < rows["fit, errors, plots: wall"]["ours"]
+    assert rows["fit, covariance, plots: peak memory"]["ours"] > 20.0
+    assert rows["deepspec --help"]["ours"] < rows["fit, covariance, plots: wall"]["ours"]
 
 
 def test_a_command_that_fails_is_not_measured(monkeypatch):
