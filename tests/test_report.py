@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepspec.results import FluxResult, ParameterResult
 from deepspec.report import (
     as_text,
     component_details,
@@ -23,6 +22,7 @@ from deepspec.report import (
     quantity,
     state_of,
 )
+from deepspec.results import FluxResult, ParameterResult
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 
