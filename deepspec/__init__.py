@@ -1,4 +1,4 @@
-"""deepspec: X-ray spectral fitting with exact gradients and a learned component.
+"""deepspec: X-ray spectral fitting with exact gradients.
 
 The public names are imported when they are first used, so ``import deepspec`` is quick::
 
