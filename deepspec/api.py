@@ -38,6 +38,7 @@ from deepspec.summary import (
     parameter_results,
     start_warning,
     statistic_result,
+    whole_band_warning,
 )
 
 __all__ = ["Fake", "Fit", "check_folder", "components", "fake", "fit", "read", "save_fit"]
@@ -145,6 +146,7 @@ def fit(
     ]
     problem = make_problem(observations, chosen)
     warnings = [f"{name} has changed since the fit in {config}" for name in changed]
+    warnings += [text for o in observations if (text := whole_band_warning(o))]
     found = _settle(problem, chosen, progress, warnings)
     return _report(found, chosen, bands, observations, warnings, started, command, progress)
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from deepspec.expected import expected_total
 from deepspec.fluxes import flux_with_errors, luminosity_with_errors
+from deepspec.io.summary import usable_band
+from deepspec.observation import Observation
 from deepspec.problem import Dataset, Problem
 from deepspec.results import DataResult, FluxResult, ParameterResult, StatisticResult
 
@@ -184,6 +186,20 @@ def data_result(dataset: Dataset, file: str) -> DataResult:
 def _unsaid(dataset: Dataset) -> list[str]:
     """Notes of the statistic that the reason for choosing it does not hold already."""
     return [note for note in dataset.statistic.notes if note.lower() not in dataset.why.lower()]
+
+
+def whole_band_warning(observation: Observation) -> str | None:
+    """A sentence where no range was chosen and the fit reaches far beyond the energies that the camera sees."""
+    usable = usable_band(observation)
+    if observation.spectrum.selections or usable is None:
+        return None
+    low, high = float(observation.binned.energy_low.min()), float(observation.binned.energy_high.max())
+    if high < 1.2 * usable[1]:
+        return None
+    return (
+        f"{observation.name}: no range was chosen, so all good channels are fitted, {low:.3g}-{high:.3g} keV, beyond the "
+        f"{usable[0]:.2g}-{usable[1]:.2g} keV that hold counts and area: choose one with --notice"
+    )
 
 
 def limit_warnings(problem: Problem, theta: Tensor, at_limit: Sequence[str]) -> list[str]:
