@@ -159,9 +159,6 @@ def row_derivatives(
     return result.detach(), torch.stack(slopes)
 
 
-forward_derivatives = row_derivatives
-
-
 def _by_vector(contracted: Tensor | None, vector: Tensor) -> Tensor:
     if contracted is None or not contracted.requires_grad:
         return torch.zeros_like(vector)

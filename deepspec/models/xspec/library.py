@@ -7,6 +7,7 @@ imported when a model is first evaluated. No torch here: the child process of ``
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import ctypes
 import importlib
@@ -65,7 +66,7 @@ class Settings:
                 raise UserError(f"XSPEC has no {what} '{value}'", remedy=did_you_mean(value, known))
 
 
-class Library:
+class Library(abc.ABC):
     """One installed model library. Subclasses say where it is and how it is called."""
 
     name: str
@@ -198,20 +199,25 @@ class Library:
             self._set(settings)
             self._settings = settings
 
+    @abc.abstractmethod
     def _read(self) -> Mapping[str, Definition]:
-        raise NotImplementedError
+        """Every model that the library has, from its own model.dat."""
 
+    @abc.abstractmethod
     def _start(self) -> None:
-        raise NotImplementedError
+        """Load the library, with the environment as it is."""
 
+    @abc.abstractmethod
     def _restart(self) -> None:
-        raise NotImplementedError
+        """Follow a change of XSPEC_MDATA_DIR."""
 
+    @abc.abstractmethod
     def _set(self, settings: Settings) -> None:
-        raise NotImplementedError
+        """Abundances, cross-sections and cosmology."""
 
+    @abc.abstractmethod
     def _call(self, definition: Definition, edges, parameters, out) -> np.ndarray:
-        raise NotImplementedError
+        """Fill `out` with one evaluation and return it."""
 
 
 class Trampoline(Library):
