@@ -228,9 +228,8 @@ def _errors(
             wider = intervals(problem, best.theta, matrix, delta=chosen.delta)
     grids, better = [], [p.better for p in (profiles, wider) if p is not None and p.better is not None]
     if steps and not better:
-        if progress:
-            progress("steppar", 0, 1)
-        grid = step_grid(problem, best.theta, dict(steps))
+        told = None if progress is None else lambda done, total: progress("steppar", done, total)
+        grid = step_grid(problem, best.theta, dict(steps), progress=told)
         better += [grid.better] if grid.better is not None else []
         grids.append(
             {
@@ -242,8 +241,6 @@ def _errors(
                 "at": [float(best.theta[problem.names.index(k)]) for k in grid.names],
             }
         )
-        if progress:
-            progress("steppar", 1, 1)
     fitted = problem.with_parameters(problem.parameters.with_vector(best.theta.tolist()))
     return _Found(_Settled(fitted, best, matrix, profiles, wider, tuple(grids)), warning), better[0] if better else None
 

@@ -249,7 +249,8 @@ def test_progress_is_told(faint):
     told = []
     deepspec.fit(faint, "powerlaw", goodness=3, steppar="PhoIndex=1:2:3", progress=lambda *what: told.append(what))
     assert ("goodness", 3, 3) in told
-    assert ("steppar", 1, 1) in told
+    assert ("steppar", 3, 9) in told  # three points, gone over up to three times
+    assert ("steppar", 9, 9) in told
 
 
 def test_a_fit_prints_as_its_table(fitted):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,6 +69,8 @@ class StepGrid:
 
 #: How far below the best fit a profile must come to count as a better minimum.
 BETTER = 0.01
+#: Grid points fitted together, and how often the grid is gone over.
+BATCH, PASSES = 64, 3
 #: A profile needs the statistic to 1e-4 only.
 PROFILE_OPTIONS = MaximumOptions(steps=60, tolerance=1e-4)
 
@@ -210,7 +212,11 @@ class _SideSearch:
 
 
 def step_grid(
-    problem: Problem, best: Tensor, axes: dict[str, Tensor], options: MaximumOptions | None = None
+    problem: Problem,
+    best: Tensor,
+    axes: dict[str, Tensor],
+    options: MaximumOptions | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> StepGrid:
     """Objective over a grid of one or two parameters, all others fitted at every point (XSPEC's ``steppar``).
 
@@ -218,10 +224,12 @@ def step_grid(
     ----------
     best : Tensor, shape (P,)
     axes : dict of parameter name to Tensor of grid values, one or two entries.
+    progress : callable, optional
+        Told how many of how many profiles are done.
 
     Notes
     -----
-    All points are one batch. A second pass starts every point from its best neighbour, so one bad start leaves no spike.
+    Points are fitted in batches of `BATCH`. A second pass starts every point from its best neighbour, so one bad start leaves no spike.
     """
     options = options or PROFILE_OPTIONS
     keys = [problem.parameters.key(n) for n in axes]
@@ -245,16 +253,28 @@ def step_grid(
     start[:, columns] = points
     fixed = torch.zeros_like(start, dtype=torch.bool)
     fixed[:, columns] = True
-    theta, value, _ = minimise_from(problem, start, options, fixed)
-    for _ in range(2):
+    tell = progress or (lambda done, total: None)
+    total = PASSES * len(points)
+
+    def fitted(start: Tensor, before: int) -> tuple[Tensor, Tensor]:
+        parts = []
+        for first in range(0, len(start), BATCH):
+            rows = slice(first, first + BATCH)
+            parts.append(minimise_from(problem, start[rows], options, fixed[rows])[:2])
+            tell(before + min(first + BATCH, len(start)), total)
+        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+    theta, value = fitted(start, 0)
+    for turn in range(1, PASSES):
         start = _from_best_neighbour(theta, value, shape)
         start[:, columns] = points
-        again, other, _ = minimise_from(problem, start, options, fixed)
+        again, other = fitted(start, turn * len(points))
         improved = other < value - 1e-6
         theta = torch.where(improved.unsqueeze(-1), again, theta)
         value = torch.where(improved, other, value)
         if not improved.any():
             break
+    tell(total, total)
     lowest = int(value.argmin())
     better = theta[lowest] if float(value[lowest]) < float(problem.objective(best)) - BETTER else None
     return StepGrid(tuple(keys), tuple(values), value.reshape(shape), theta.reshape(*shape, -1), better)
