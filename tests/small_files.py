@@ -107,3 +107,33 @@ def write_dense_rmf(path: Path, response: Response, **columns) -> None:
         name="EBOUNDS",
     )
     fits.HDUList([fits.PrimaryHDU(), table, bounds]).writeto(path, overwrite=True)
+
+
+def with_cards(**cards):
+    """A change of SPECTRUM keywords; None removes one."""
+
+    def change(hdus):
+        for key, value in cards.items():
+            if value is None:
+                hdus[1].header.remove(key)
+            else:
+                hdus[1].header[key] = value
+
+    return change
+
+
+def with_columns(hdus, drop=(), **columns):
+    """Replace or add columns of the first table."""
+    table = hdus[1]
+    kept = [c for c in table.columns if c.name not in {*drop, *columns}]
+    new = [
+        fits.Column(name=k, format="D" if np.asarray(v).dtype.kind == "f" else "J", array=v) for k, v in columns.items()
+    ]
+    header = table.header.copy(strip=True)
+    hdus[1] = fits.BinTableHDU.from_columns(fits.ColDefs([*kept, *new]), header=header, name=table.name)
+
+
+def without_tlmin(hdus):
+    """Leave out where channels count from."""
+    hdus["MATRIX"].header.remove("TLMIN4")
+    hdus["EBOUNDS"].header.remove("TLMIN1")

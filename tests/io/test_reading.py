@@ -14,42 +14,7 @@ from astropy.io import fits
 
 from deepspec.errors import UserError
 from deepspec.io import read_observation, read_response, read_spectrum
-from small_files import N_CHANNEL, rewrite, small_spectrum, write_small
-
-
-@pytest.fixture
-def path(tmp_path):
-    return write_small(tmp_path)
-
-
-def header(**cards):
-    """A change of SPECTRUM keywords; None removes one."""
-
-    def change(hdus):
-        for key, value in cards.items():
-            if value is None:
-                hdus[1].header.remove(key)
-            else:
-                hdus[1].header[key] = value
-
-    return change
-
-
-def with_columns(hdus, drop=(), **columns):
-    """Replace or add columns of the first table."""
-    table = hdus[1]
-    kept = [c for c in table.columns if c.name not in {*drop, *columns}]
-    new = [
-        fits.Column(name=k, format="D" if np.asarray(v).dtype.kind == "f" else "J", array=v) for k, v in columns.items()
-    ]
-    header = table.header.copy(strip=True)
-    hdus[1] = fits.BinTableHDU.from_columns(fits.ColDefs([*kept, *new]), header=header, name=table.name)
-
-
-def without_tlmin(hdus):
-    hdus["MATRIX"].header.remove("TLMIN4")
-    hdus["EBOUNDS"].header.remove("TLMIN1")
-
+from small_files import N_CHANNEL, rewrite, small_spectrum, with_cards, with_columns, without_tlmin
 
 # --- what is read ---------------------------------------------------------------------------------------------------
 
@@ -114,7 +79,7 @@ def test_a_plain_file_may_be_called_gz(path):
 
 
 def test_overrides_take_the_place_of_links(path, tmp_path):
-    rewrite(path, header(RESPFILE="gone.rmf", ANCRFILE="gone.arf", BACKFILE="gone.pha"))
+    rewrite(path, with_cards(RESPFILE="gone.rmf", ANCRFILE="gone.arf", BACKFILE="gone.pha"))
     files = {"rmf": tmp_path / "src.rmf", "arf": tmp_path / "src.arf", "background": tmp_path / "src_bkg.pha"}
     observation = read_observation(path, **files)
     assert observation.response.arf.endswith("src.arf")
@@ -132,7 +97,7 @@ def test_none_leaves_out(path):
 
 @pytest.mark.parametrize("value", ["none", "NONE", "  ", ""])
 def test_blank_links_name_nothing(path, value):
-    rewrite(path, header(BACKFILE=value, RESPFILE=value, ANCRFILE=value))
+    rewrite(path, with_cards(BACKFILE=value, RESPFILE=value, ANCRFILE=value))
     observation = read_observation(path)
     assert observation.response is None
     assert observation.spectrum.backgrounds == ()
@@ -142,7 +107,7 @@ def test_canned_matrix_by_name_in_a_folder(path, tmp_path, monkeypatch):
     folder = tmp_path / "canned"
     folder.mkdir()
     shutil.move(tmp_path / "src.rmf", folder / "cam_v1.2.rmf")
-    rewrite(path, header(RESPFILE="cam.rmf"))
+    rewrite(path, with_cards(RESPFILE="cam.rmf"))
     with pytest.raises(UserError, match=r"cam\.rmf") as caught:
         read_observation(path)
     assert "--rmf-dir" in caught.value.remedy
@@ -204,7 +169,7 @@ def test_errors_are_in_force_only_when_asked_for(path):
 
 
 def test_what_a_fit_does_not_act_on_is_noted(path):
-    rewrite(path, header(CORRFILE="cor.pha", HDUCLAS2="NET"))
+    rewrite(path, with_cards(CORRFILE="cor.pha", HDUCLAS2="NET"))
     rewrite(path, lambda hdus: with_columns(hdus, SYS_ERR=np.full(N_CHANNEL, 0.02)))
     notes = " ".join(read_observation(path).notes)
     for words in ("already subtracted", "cor.pha (CORRFILE) is not used", "SYS_ERR"):
@@ -222,7 +187,7 @@ def test_background_in_the_same_file(path, tmp_path):
     with fits.open(path.with_name("src_bkg.pha")) as other:
         extension = other[1].copy()
     rewrite(path, lambda hdus: hdus.append(extension))
-    rewrite(path, header(BACKFILE="src.pha"))
+    rewrite(path, with_cards(BACKFILE="src.pha"))
     path.with_name("src_bkg.pha").unlink()
     renamed = shutil.move(path, tmp_path / "renamed.pha")
     spectrum = read_observation(renamed).spectrum
@@ -232,7 +197,7 @@ def test_background_in_the_same_file(path, tmp_path):
 
 def test_columns_of_backgrounds_become_two_backgrounds(path):
     up, down = np.arange(N_CHANNEL), np.ones(N_CHANNEL, dtype=int)
-    rewrite(path, header(BACKFILE="none", BACKSCUP=4.0, BACKSCDN=5.0))
+    rewrite(path, with_cards(BACKFILE="none", BACKSCUP=4.0, BACKSCDN=5.0))
     rewrite(path, lambda hdus: with_columns(hdus, BACKGROUND_UP=up, BACKGROUND_DOWN=down))
     backgrounds = read_observation(path).spectrum.backgrounds
     assert [b.counts.sum() for b in backgrounds] == [up.sum(), down.sum()]
@@ -244,7 +209,7 @@ def test_scaled_up_background_is_scaled_back(path):
     true = small_spectrum().backgrounds[0]
     file = path.with_name("src_bkg.pha")
     rewrite(file, lambda hdus: with_columns(hdus, COUNTS=true.counts * 11.18870833))
-    rewrite(file, header(EXPOSURE=true.exposure * 11.18870833))
+    rewrite(file, with_cards(EXPOSURE=true.exposure * 11.18870833))
     spectrum = read_observation(path).spectrum
     assert np.array_equal(spectrum.background, true.counts)
     assert spectrum.ratio == pytest.approx(0.25)
@@ -295,7 +260,7 @@ def test_some_channels_of_the_matrix(path):
         hdus[1].data = hdus[1].data[10:40]
 
     rewrite(path, change)
-    rewrite(path, header(BACKFILE="none"))
+    rewrite(path, with_cards(BACKFILE="none"))
     observation = read_observation(path)
     assert len(observation.spectrum) == 30
     whole = read_response(path.with_name("src.rmf"), path.with_name("src.arf"))
@@ -315,21 +280,21 @@ def negative(hdus):
 
 
 BROKEN = {
-    "zero exposure": (header(EXPOSURE=0.0), "EXPOSURE is 0 s"),
-    "negative exposure": (header(EXPOSURE=-5.0), "EXPOSURE is -5 s"),
-    "no exposure": (header(EXPOSURE=None), "has no EXPOSURE"),
-    "text for an exposure": (header(EXPOSURE="long"), "has no EXPOSURE"),
-    "zero backscal": (header(BACKSCAL=0.0), "BACKSCAL is not positive"),
+    "zero exposure": (with_cards(EXPOSURE=0.0), "EXPOSURE is 0 s"),
+    "negative exposure": (with_cards(EXPOSURE=-5.0), "EXPOSURE is -5 s"),
+    "no exposure": (with_cards(EXPOSURE=None), "has no EXPOSURE"),
+    "text for an exposure": (with_cards(EXPOSURE="long"), "has no EXPOSURE"),
+    "zero backscal": (with_cards(BACKSCAL=0.0), "BACKSCAL is not positive"),
     "nan counts": (no_numbers, "not numbers"),
     "negative counts": (negative, "negative counts and no errors"),
-    "no such matrix": (header(RESPFILE="no.rmf"), r"no\.rmf \(RESPFILE\) is not there"),
-    "no such area": (header(ANCRFILE="no.arf"), r"no\.arf \(ANCRFILE\) is not there"),
-    "no such background": (header(BACKFILE="no.pha"), r"no\.pha \(BACKFILE\) is not there"),
+    "no such matrix": (with_cards(RESPFILE="no.rmf"), r"no\.rmf \(RESPFILE\) is not there"),
+    "no such area": (with_cards(ANCRFILE="no.arf"), r"no\.arf \(ANCRFILE\) is not there"),
+    "no such background": (with_cards(BACKFILE="no.pha"), r"no\.pha \(BACKFILE\) is not there"),
     "no channel column": (lambda hdus: with_columns(hdus, drop=("CHANNEL",)), "not a spectrum"),
     "no counts column": (lambda hdus: with_columns(hdus, drop=("COUNTS",)), "not a spectrum"),
-    "matrix for a background": (header(BACKFILE="src.rmf"), "it is a response matrix"),
-    "area for a matrix": (header(RESPFILE="src.arf"), "it is an effective area"),
-    "matrix for an area": (header(ANCRFILE="src.rmf"), "holds no effective area"),
+    "matrix for a background": (with_cards(BACKFILE="src.rmf"), "it is a response matrix"),
+    "area for a matrix": (with_cards(RESPFILE="src.arf"), "it is an effective area"),
+    "matrix for an area": (with_cards(ANCRFILE="src.rmf"), "holds no effective area"),
 }
 
 
@@ -401,7 +366,7 @@ def test_matrix_of_other_channels(path):
         hdus[1].header["DETCHANS"] = 40
 
     rewrite(path, change)
-    rewrite(path, header(BACKFILE="none", DETCHANS=40))
+    rewrite(path, with_cards(BACKFILE="none", DETCHANS=40))
     with pytest.raises(UserError, match=r"has 40 channels and its response matrix src\.rmf has 64"):
         read_observation(path)
 
@@ -416,7 +381,7 @@ def test_background_of_other_channels(path):
 
 
 def test_without_strict_what_is_missing_becomes_a_note(path):
-    rewrite(path, header(RESPFILE="no.rmf", BACKFILE="no.pha"))
+    rewrite(path, with_cards(RESPFILE="no.rmf", BACKFILE="no.pha"))
     observation = read_observation(path, strict=False)
     assert observation.response is None
     assert sum("is not there" in note for note in observation.notes) == 2

@@ -6,47 +6,12 @@ import logging
 
 import numpy as np
 import pytest
-from astropy.io import fits
 
 from deepspec.errors import UserError
 from deepspec.io import read_observation, read_response
 from deepspec.io.response_files import LOWEST_ENERGY
 from deepspec.io.write import write_rmf
-from small_files import rewrite, small_response, write_dense_rmf, write_small
-
-
-@pytest.fixture
-def path(tmp_path):
-    return write_small(tmp_path)
-
-
-def header(**cards):
-    """A change of SPECTRUM keywords; None removes one."""
-
-    def change(hdus):
-        for key, value in cards.items():
-            if value is None:
-                hdus[1].header.remove(key)
-            else:
-                hdus[1].header[key] = value
-
-    return change
-
-
-def with_columns(hdus, drop=(), **columns):
-    """Replace or add columns of the first table."""
-    table = hdus[1]
-    kept = [c for c in table.columns if c.name not in {*drop, *columns}]
-    new = [
-        fits.Column(name=k, format="D" if np.asarray(v).dtype.kind == "f" else "J", array=v) for k, v in columns.items()
-    ]
-    header = table.header.copy(strip=True)
-    hdus[1] = fits.BinTableHDU.from_columns(fits.ColDefs([*kept, *new]), header=header, name=table.name)
-
-
-def without_tlmin(hdus):
-    hdus["MATRIX"].header.remove("TLMIN4")
-    hdus["EBOUNDS"].header.remove("TLMIN1")
+from small_files import rewrite, small_response, with_cards, with_columns, without_tlmin, write_dense_rmf
 
 
 def test_lower_energy_of_zero_is_replaced(path):
@@ -129,7 +94,7 @@ def test_a_matrix_without_area_needs_one(path):
 def test_a_matrix_with_area_needs_none(path):
     whole = small_response()
     write_dense_rmf(path.with_name("src.rmf"), whole, MATRIX=100.0 * whole.matrix.toarray())
-    rewrite(path, header(ANCRFILE="none"))
+    rewrite(path, with_cards(ANCRFILE="none"))
     response = read_observation(path).response
     assert response.total_area.max() == pytest.approx(100.0, rel=1e-3)
 
