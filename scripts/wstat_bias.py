@@ -19,7 +19,7 @@ from deepspec.statistics import WStat
 #: Source counts, background-region counts (both per bin) and the ratio of source to background region.
 CASES = ((0.3, 0.2, 0.25), (0.3, 0.2, 1.0), (0.5, 1.0, 0.5), (0.5, 2.0, 0.5))
 BINS, SPECTRA, SEED = 600, 400, 18
-BEGIN, END = "<!-- begin wstat bias -->\n", "<!-- end wstat bias -->"
+BEGIN, END = "<!-- wstat bias from here -->\n", "<!-- wstat bias to here -->"
 
 
 def fitted_norms(counts: np.ndarray, region: np.ndarray, ratio: float, shape: float) -> np.ndarray:
