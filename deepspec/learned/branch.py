@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 def perceptron(sizes: list[int], last: bool = True) -> nn.Sequential:
     """Linear layers with SiLU between them; none after the last one unless `last` is False."""
     parts: list[nn.Module] = []
-    for index, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for index, (a, b) in enumerate(pairwise(sizes)):
         parts.append(nn.Linear(a, b))
         if not last or index < len(sizes) - 2:
             parts.append(nn.SiLU())

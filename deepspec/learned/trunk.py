@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ class Siren(nn.Module):
         super().__init__()
         self.frequency = float(frequency)
         sizes = [1] + [width] * layers
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.out = nn.Linear(width, outputs)
         spread = math.sqrt(6.0 / width)
         for index, layer in enumerate(self.hidden):
