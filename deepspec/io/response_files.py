@@ -107,6 +107,30 @@ def read_response(rmf: str | Path, arf: str | Path | None = None) -> Response:
     )
 
 
+def read_area(arf: str | Path) -> tuple[np.ndarray, np.ndarray, str]:
+    """Read an effective area on its own, whatever matrix it goes with.
+
+    Returns
+    -------
+    edges : ndarray, shape (n + 1,) [keV]
+        Rising and positive.
+    area : ndarray, shape (n,) [cm2]
+    hash : str
+        SHA-256 of the file.
+
+    Raises
+    ------
+    UserError
+        The file is missing, damaged or of another kind; its energy bins overlap or leave gaps.
+    """
+    file = existing(arf)
+    hdus, digest = open_fits(file)
+    with quiet(), foreign_errors(file, "an effective area"):
+        low, high, values, _ = _area(hdus, file)
+        edges = _edges(low, high, file)
+    return (edges, values, digest) if edges[0] < edges[-1] else (edges[::-1], values[::-1], digest)
+
+
 def _row_sum(matrix: csr_matrix) -> np.ndarray:
     return np.asarray(matrix.sum(axis=1)).ravel()
 
