@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -20,6 +22,19 @@ REMEDY = "install deepspec again"
 def folder() -> Path:
     """The folder of shipped tables."""
     return Path(str(resources.files("deepspec"))) / "tables"
+
+
+def user_folder(kind: str, variable: str) -> Path:
+    """Folder of what the user made, "tables" or "weights": the environment variable, or the system's place for a user's data."""
+    if named := os.environ.get(variable):
+        return Path(named).expanduser()
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return base / "deepspec" / kind
 
 
 def read_checksums(where: Path) -> dict[str, str]:

@@ -7,8 +7,6 @@ mekal's ships with the package (scripts/make_plasma_table.py); apec's is made fr
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -40,13 +38,7 @@ def _abundance(name: str, top: float = 1000.0) -> Parameter:
 
 def user_folder() -> Path:
     """Folder of the tables that the user made: DEEPSPEC_TABLES, or the system's place for a user's data."""
-    if named := os.environ.get("DEEPSPEC_TABLES"):
-        return Path(named).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "deepspec" / "tables"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "deepspec" / "tables"
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "deepspec" / "tables"
+    return resources.user_folder("tables", "DEEPSPEC_TABLES")
 
 
 def table_path(model: str) -> Path:
