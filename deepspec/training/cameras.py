@@ -136,7 +136,7 @@ def redistribution(of: CameraParameters, energy: np.ndarray, edges: np.ndarray) 
     """
     sigma = resolution(of, energy)[:, None] / _FWHM
     energy = energy[:, None]
-    tail = np.minimum(of.tail * np.sqrt(1.0 / energy), 0.5)
+    tail = np.minimum(of.tail / energy**2, 0.4)
     escape = np.where(energy > _SILICON_EDGE, of.escape * _SILICON_EDGE / energy, 0.0)
     peak = 1.0 - tail - of.shelf - escape
     cumulative = peak * ndtr((edges - energy) / sigma)
