@@ -112,12 +112,11 @@ class EncoderInput:
     area: Tensor
     valid: Tensor
 
-    def masked(self) -> EncoderInput:
-        """The same with nothing in the bins that are not used."""
+    def masked(self, floor: float | Tensor = AREA_FLOOR) -> EncoderInput:
+        """The same with nothing in the bins that are not used, and an area of `floor` there."""
         keep = self.valid.to(self.counts.dtype)
-        return EncoderInput(
-            self.counts * keep, self.background * keep, self.ratio, (self.area * keep).clamp(min=AREA_FLOOR), self.valid
-        )
+        area = torch.clamp(self.area * keep, min=floor)
+        return EncoderInput(self.counts * keep, self.background * keep, self.ratio, area, self.valid)
 
     def strength(self) -> tuple[Tensor, Tensor]:
         """Net counts, and the square of their ratio to the noise; shapes (..., 1), both positive.
@@ -197,7 +196,8 @@ class Encoder(nn.Module):
 
     Notes
     -----
-    The shifts and scales that bring features near N(0,1) are buffers: they are stored with the weights.
+    Every constant that the answer depends on is a buffer, stored with the weights: the shifts and scales that bring features
+    near N(0,1), the floor of the area, the limits of c.
     """
 
     def __init__(self, config: EncoderConfig):
@@ -207,6 +207,7 @@ class Encoder(nn.Module):
         self.register_buffer("scale", torch.tensor([1.2, 0.6, 0.6, 1.2]))
         self.register_buffer("global_offset", torch.tensor([6.0, -2.0]))
         self.register_buffer("global_scale", torch.tensor([2.0, 1.5]))
+        self.register_buffer("limits", torch.tensor([LARGEST_OFFSET, LARGEST_SPREAD, AREA_FLOOR]))
         self.body = ENCODERS[config.kind](config)
         below = torch.tril_indices(config.dimension, config.dimension, offset=-1)
         self.register_buffer("_below", below[0] * config.dimension + below[1], persistent=False)
@@ -231,7 +232,7 @@ class Encoder(nn.Module):
 
     def forward(self, seen: EncoderInput) -> Posterior:
         """The distribution over (u, v, c) of each observation."""
-        seen = seen.masked()
+        seen = seen.masked(self.limits[2])
         channels, whole = self.features(seen)
         numbers = self.body(channels, whole)
         return self._posterior(numbers, *seen.strength())
@@ -243,8 +244,9 @@ class Encoder(nn.Module):
         information = strength * torch.exp(log_information.clamp(-12.0, 12.0))
         spread = torch.rsqrt(1.0 + information)
         centre = mean * (information / (1.0 + information))
-        brightness = torch.log(net) + LARGEST_OFFSET * torch.tanh(mean[..., -1:] / LARGEST_OFFSET)
-        width = torch.rsqrt(LARGEST_SPREAD**-2 + information[..., -1:])
+        farthest, widest = self.limits[0], self.limits[1]
+        brightness = torch.log(net) + farthest * torch.tanh(mean[..., -1:] / farthest)
+        width = torch.rsqrt(widest**-2 + information[..., -1:])
         spread = torch.cat([spread[..., :-1], width], dim=-1)
         # Rows of a unit triangle times the widths: ties are free of scale
         unit = torch.zeros(*ties.shape[:-1], size * size, dtype=ties.dtype, device=ties.device)
