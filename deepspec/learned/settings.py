@@ -31,7 +31,8 @@ class Settings:
                 raise UserError(f"unknown setting '{name}'", source=source, remedy=did_you_mean(name, known))
         made = {}
         for name, value in values.items():
-            kind = type(known[name].default)
+            default = known[name].default
+            kind = dict if default is dataclasses.MISSING else type(default)
             if kind is tuple and isinstance(value, (list, tuple)):
                 value = tuple(value)
             elif kind is float and isinstance(value, int) and not isinstance(value, bool):
