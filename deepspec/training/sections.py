@@ -218,6 +218,9 @@ class EncoderStageConfig(VariationalConfig):
     ----------
     counts : least and most expected source counts, log-uniform
     knee : a misfit above it continues logarithmically
+    catalogue : file of real spectra from `deepspec dataset build`; "" for none
+    real : share of real spectra in each batch, if there is a catalogue
+    decoder_rate : rate of decoder and prior as a fraction of the encoder's; 0 holds them
     """
 
     steps: int = 20000
@@ -225,6 +228,9 @@ class EncoderStageConfig(VariationalConfig):
     rate: float = 1e-3
     counts: tuple = (50.0, 1e5)
     knee: float = 300.0
+    catalogue: str = ""
+    real: float = 0.0
+    decoder_rate: float = 0.0
     # decoder and prior are held, so no coordinate can collapse
     beta: float = 1.0
     beta_hold: float = 0.0
@@ -234,23 +240,23 @@ class EncoderStageConfig(VariationalConfig):
         super().__post_init__()
         _require_range("counts", self.counts)
         require(self.knee > 0, "knee", self.knee, "positive")
+        require(0 <= self.real < 1, "real", self.real, "0 to below 1")
+        require(
+            self.real == 0 or bool(self.catalogue), "catalogue", self.catalogue, "a file of real spectra if real > 0"
+        )
+        require(0 <= self.decoder_rate <= 1, "decoder_rate", self.decoder_rate, "0 to 1")
 
 
 @dataclass(frozen=True)
 class JointStageConfig(EncoderStageConfig):
-    """Everything at once on noisy counts: after the other stages with a small rate, or alone, the plain VAE.
-
-    Attributes
-    ----------
-    real : share of real spectra in each batch, if a catalogue is given
-    """
+    """Everything at once on noisy counts: after the other stages with a small rate, or alone, the plain VAE."""
 
     rate: float = 1e-4
-    real: float = 0.0
+    decoder_rate: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.real <= 1, "real", self.real, "0 to 1")
+        require(self.decoder_rate > 0, "decoder_rate", self.decoder_rate, "above 0: all is trained here")
 
 
 def _require_range(name: str, value: Any) -> None:
