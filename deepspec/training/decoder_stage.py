@@ -11,21 +11,27 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deepspec.learned.checkpoint import Weights
-from deepspec.learned.decoder import Decoder, build_decoder
-from deepspec.learned.modules import section
+from deepspec.learned.decoder import CEILING, Decoder, build_decoder
+from deepspec.learned.grids import CENTRES
+from deepspec.learned.modules import make_weights
 from deepspec.learned.oracle import Oracle, build_oracle
-from deepspec.training.cameras import camera, ideal
+from deepspec.training.cameras import camera
 from deepspec.training.foreground import SIGMA, draw_log_nH
 from deepspec.training.sources import SourceStream, held_out
 from deepspec.training.stage import Stage, seeded
 
 if TYPE_CHECKING:
+    from deepspec.learned.checkpoint import Weights
     from deepspec.training.config import TrainConfig
     from deepspec.training.sections import DecoderStageConfig
+
+
+IDEAL_GROUP = 4
+"""Bins of the grid in one bin of the ideal detector: 150 bins of 2.8 %."""
 
 
 def shape_divergence(true: Tensor, predicted: Tensor) -> Tensor:
@@ -33,9 +39,8 @@ def shape_divergence(true: Tensor, predicted: Tensor) -> Tensor:
 
     Written as a sum of terms none of which is negative, ``p ln(p/q) - p + q``, so that float32 does not cancel.
     """
-    p = true / true.sum(-1, keepdim=True)
-    q = predicted / predicted.sum(-1, keepdim=True)
-    p, q = p.clamp(min=1e-12), q.clamp(min=1e-12)
+    p = (true / true.sum(-1, keepdim=True)).clamp(min=1e-12)
+    q = (predicted / predicted.sum(-1, keepdim=True)).clamp(min=1e-12)
     return (p * torch.log(p / q) - p + q).sum(-1)
 
 
@@ -51,15 +56,15 @@ class DecoderAndOracle(nn.Module):
     def __init__(self, decoder: Decoder, oracle: Oracle, settings: DecoderStageConfig):
         super().__init__()
         self.decoder, self.oracle, self.settings = decoder, oracle, settings
-        matrices = torch.stack([torch.as_tensor(camera(name).matrix) for name in settings.cameras])
-        self.register_buffer("cameras", matrices.float(), persistent=False)
-        self.register_buffer("ideal", torch.as_tensor(ideal()).float(), persistent=False)
+        matrices = np.stack([camera(name).matrix for name in settings.cameras])
+        self.register_buffer("cameras", torch.as_tensor(matrices).float(), persistent=False)
+        # the ideal detector: an area in proportion to the energy, groups of bins of the grid
+        self.register_buffer("energy", torch.as_tensor(CENTRES).float(), persistent=False)
         self.register_buffer("sigma", torch.as_tensor(SIGMA).float(), persistent=False)
 
-    def foreground(self, batch: dict[str, Tensor]) -> Tensor:
-        """Transmission of the foreground of each spectrum, shape (batch, 600)."""
-        column = (10.0 ** batch["log_nH"] * batch["absorbed"]).unsqueeze(-1)
-        return torch.exp(-column * self.sigma)
+    def detected(self, flux: Tensor, camera: int) -> tuple[Tensor, Tensor]:
+        """Expected counts per second in the camera, shape (batch, 238), and in the ideal detector, (batch, 150)."""
+        return flux @ self.cameras[camera], (flux * self.energy).unflatten(-1, (-1, IDEAL_GROUP)).sum(-1)
 
     def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and what is logged.
@@ -73,15 +78,15 @@ class DecoderAndOracle(nn.Module):
         """
         settings = self.settings
         mean, sd = self.oracle(batch["shape"], batch["log_counts"], batch["log_nH"], batch["absorbed"])
-        predicted = self.decoder(mean + sd * batch["noise"])
+        density = self.decoder.log_density(mean + sd * batch["noise"])
         with torch.no_grad():
-            transmission = self.foreground(batch)
-            matrix = torch.cat([self.cameras[int(batch["camera"])], self.ideal], -1)
-            true = (batch["shape"] * transmission) @ matrix
-        found = (predicted * transmission) @ matrix
-        bins = self.cameras.shape[-1]
-        divergence = (1.0 - settings.ideal) * shape_divergence(true[..., :bins], found[..., :bins])
-        divergence = divergence + settings.ideal * shape_divergence(true[..., bins:], found[..., bins:])
+            depth = (10.0 ** batch["log_nH"] * batch["absorbed"]).unsqueeze(-1) * self.sigma
+            true = self.detected(batch["shape"] * torch.exp(-depth), camera := int(batch["camera"]))
+        # Only shapes are compared: the decoder's normalisation is left out, and the foreground joins the exponent.
+        top = density.detach()[..., self.decoder.inside].amax(-1, keepdim=True)
+        found = self.detected(torch.exp((density - top).clamp(max=CEILING) - depth), camera)
+        divergence = (1.0 - settings.ideal) * shape_divergence(true[0], found[0])
+        divergence = divergence + settings.ideal * shape_divergence(true[1], found[1])
         misfit = divergence * torch.exp(batch["log_counts"])
         latent = 0.5 * (mean**2 + sd**2 - 1.0).sum(-1) - torch.log(sd).sum(-1)
         loss = (robust(misfit, settings.knee) + settings.beta_at(step) * latent).mean()
@@ -149,8 +154,7 @@ class DecoderStage(Stage):
         return out
 
     def weights(self, module: DecoderAndOracle, card: dict[str, Any]) -> Weights:
-        decoder, oracle = module.decoder, module.oracle
-        return Weights(section(decoder, decoder.config), oracle=section(oracle, oracle.config), card=card)
+        return make_weights(module.decoder, oracle=module.oracle, card=card)
 
     def close(self) -> None:
         self.sources.close()

@@ -164,7 +164,7 @@ def make_optimiser(stage: Stage) -> torch.optim.Optimizer:
     """AdamW over the stage's groups of parameters."""
     options = stage.config.optimiser
     groups = [{"params": list(g["params"]), "scale": float(g.get("scale", 1.0))} for g in stage.parameter_groups()]
-    return torch.optim.AdamW(groups, stage.settings.rate, tuple(options.betas), weight_decay=options.weight_decay)
+    return torch.optim.AdamW(groups, stage.settings.rate, tuple(options.betas), weight_decay=options.weight_decay, fused=True)
 
 
 def rate_at(settings: StageConfig, final: float, step: int) -> float:

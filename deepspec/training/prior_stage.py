@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from deepspec.errors import UserError
 from deepspec.learned.flow import Flow, build_flow
-from deepspec.learned.modules import load_oracle, section
+from deepspec.learned.modules import checked, load_oracle, section
 from deepspec.training.foreground import draw_log_nH
 from deepspec.training.sources import SourceStream, held_out
 from deepspec.training.stage import Stage
@@ -105,7 +105,7 @@ class PriorStage(Stage):
         }
 
     def weights(self, module: NegativeLogDensity, card: dict[str, Any]) -> Weights:
-        return replace(self.previous, flow=section(module.flow, module.flow.config), card=card)
+        return checked(replace(self.previous, flow=section(module.flow), card=card))
 
 
 def _chi2_point(degrees: int, level: float = 0.99) -> float:
