@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
-from scipy.sparse import csr_matrix, diags
+from scipy.sparse import diags
 
 from deepspec.errors import UserError
 from deepspec.io import read_observation
-from deepspec.learned.grids import DETECTOR_COUNT, DETECTOR_EDGES, EDGES
+from deepspec.learned.amortised import channel_shares
+from deepspec.learned.grids import DETECTOR_COUNT, DETECTOR_EDGES
 from deepspec.observation import Observation
 from deepspec.response import Response
 from deepspec.spectrum import Spectrum
 from deepspec.training.cameras import CAMERAS, Camera, camera, columns_of_band
+from deepspec.training.rebinning import detector_means, overlap
 
 #: Endings of files that may be spectra; whatever else lies in the folder is not opened.
 SPECTRUM_ENDINGS = (".pha", ".pi", ".fits", ".fit", ".fts", ".ftz", ".grp")
@@ -95,10 +97,21 @@ def _camera_of(observation: Observation, name: str) -> tuple[tuple[str, ...], Ca
             "names no response matrix", source=observation.spectrum.path, remedy="set RESPFILE in its header"
         )
     key = tuple(sorted(response.hashes.values()))
-    return key, camera_from_response(name, response, observation.spectrum.backgrounds)
+    spectrum = observation.spectrum
+    like = _family(spectrum.header)
+    return key, camera_from_response(name, response, spectrum.backgrounds, like)
 
 
-def camera_from_response(name: str, response: Response, backgrounds: tuple[Spectrum, ...] = ()) -> Camera:
+def _family(header: Mapping[str, object]) -> str | None:
+    """Which of `CAMERAS` the header names; None if it names another or none."""
+    words = " ".join(str(header.get(key, "")) for key in ("TELESCOP", "INSTRUME", "DETNAM")).upper()
+    table = {"EPN": "pn", "EMOS": "mos", "XRT": "xrt", "EROSITA": "erosita", "ACIS": "acis_s"}
+    return next((name for word, name in table.items() if word in words), None)
+
+
+def camera_from_response(
+    name: str, response: Response, backgrounds: tuple[Spectrum, ...] = (), like: str | None = None
+) -> Camera:
     """A real response on the grids of the learned component.
 
     Parameters
@@ -107,7 +120,9 @@ def camera_from_response(name: str, response: Response, backgrounds: tuple[Spect
     response : Response
     backgrounds : tuple of Spectrum
         Poisson counts on the channels of the response give the shape of the background, smoothed; otherwise that
-        of the most similar of `CAMERAS`.
+        of `like`.
+    like : str, optional
+        Which of `CAMERAS` it resembles, for the band and the background; by default that of the most similar area.
 
     Raises
     ------
@@ -117,7 +132,7 @@ def camera_from_response(name: str, response: Response, backgrounds: tuple[Spect
     matrix = rebin_response(response)
     area = _rebin_area(response)
     _check(response, area)
-    model = camera(_most_similar(area))
+    model = camera(like or _most_similar(area))
     enough = area > _LEAST_AREA * area.max()
     inside = columns_of_band(model.band) & _longest_run(enough & (matrix.sum(axis=0) > 0))
     if not inside.any():
@@ -135,41 +150,20 @@ def rebin_response(response: Response) -> np.ndarray:
     Photons lie uniformly in ln E within a bin of `EDGES`, counts uniformly in E within a channel: rows of the
     original are shared out by their overlap, as are channels. No photon is lost or counted twice.
     """
-    photons = overlap(np.log(EDGES), np.log(response.edges))
-    counts = overlap_bounds(response.energy_bounds, DETECTOR_EDGES)
-    return np.asarray((photons @ diags(response.area) @ response.matrix @ counts).todense())
-
-
-def overlap(edges: np.ndarray, others: np.ndarray) -> csr_matrix:
-    """Share of each bin of `edges` that lies in each bin of `others`, shape (len(edges) - 1, len(others) - 1)."""
-    return overlap_bounds(np.column_stack([edges[:-1], edges[1:]]), others)
-
-
-def overlap_bounds(bounds: np.ndarray, others: np.ndarray) -> csr_matrix:
-    """The same for bins (n, 2) that need not touch; those without width lie where they are."""
-    low, high = bounds[:, 0], bounds[:, 1]
-    width = np.maximum(high - low, 1e-12)
-    first = np.clip(np.searchsorted(others, low, side="right") - 1, 0, len(others) - 2)
-    last = np.clip(np.searchsorted(others, low + width, side="left") - 1, 0, len(others) - 2)
-    each = np.maximum(last - first + 1, 1)
-    row = np.repeat(np.arange(len(low)), each)
-    column = first[row] + np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
-    shared = np.minimum((low + width)[row], others[column + 1]) - np.maximum(low[row], others[column])
-    keep = shared > 0
-    share = (shared / width[row])[keep]
-    return csr_matrix((share, (row[keep], column[keep])), shape=(len(low), len(others) - 1))
+    photons = overlap(response.edges) @ diags(response.area)
+    return (photons @ response.matrix) @ channel_shares(response.energy_bounds)
 
 
 def _rebin_area(response: Response) -> np.ndarray:
     """Effective area at the energies of the detector bins, shape (238,) [cm2]."""
-    return np.asarray(overlap(DETECTOR_EDGES, response.edges) @ response.total_area).ravel()
+    return (overlap(response.edges) @ response.total_area) @ detector_means()
 
 
 def _rebin_counts(background: Spectrum, response: Response) -> np.ndarray:
     bounds = response.energy_bounds
     if len(background.counts) != len(bounds):
         return np.zeros(DETECTOR_COUNT)
-    return np.asarray(overlap_bounds(bounds, DETECTOR_EDGES).T @ np.maximum(background.counts, 0.0)).ravel()
+    return np.maximum(background.counts, 0.0) @ channel_shares(bounds)
 
 
 def _check(response: Response, area: np.ndarray) -> None:

@@ -40,6 +40,7 @@ class CameraParameters:
     sky_soft : strength of the soft sky relative to the power law.
     particle_soft : rise of the particle continuum at low energy.
     lines : fluorescent lines, (energy [keV], counts relative to the particle continuum in .3-10 keV).
+    contamination : range of the optical depth at 0.7 keV that a relative has more than this one.
     """
 
     smooth_area: tuple[float, ...]
@@ -55,6 +56,7 @@ class CameraParameters:
     sky_soft: float
     particle_soft: float
     lines: tuple[tuple[float, float], ...]
+    contamination: tuple[float, float] = (0.0, 0.0)
 
 
 # The smooth areas and edge depths were adjusted until the product resembles public on-axis areas: EPIC with the medium
@@ -84,6 +86,7 @@ CAMERA_PARAMETERS: dict[str, CameraParameters] = {
         sky_soft=60.0,
         particle_soft=0.5,
         lines=((1.487, 0.06), (7.47, 0.04), (8.04, 0.20), (8.63, 0.04)),
+        contamination=(-0.03, 0.12),
     ),
     "mos": CameraParameters(
         smooth_area=(14.7, 66.6, 154, 253, 348, 470, 469, 404, 276, 137, 54.5, 20.3, 6.57, 0.5),
@@ -101,12 +104,13 @@ CAMERA_PARAMETERS: dict[str, CameraParameters] = {
         transfer=0.014,
         tail=0.070,
         tail_length=0.250,
-        shelf=0.010,
+        shelf=0.025,
         escape=0.020,
         sky_share=0.45,
         sky_soft=60.0,
         particle_soft=0.1,
         lines=((1.487, 0.15), (1.740, 0.10), (5.41, 0.01), (5.90, 0.01), (6.40, 0.01), (9.71, 0.03)),
+        contamination=(-0.03, 0.08),
     ),
     "acis_s": CameraParameters(
         smooth_area=(4.0, 98.6, 239, 454, 622, 740, 675, 553, 323, 115, 29.8, 10.5, 1.0, 0.1),
@@ -128,6 +132,7 @@ CAMERA_PARAMETERS: dict[str, CameraParameters] = {
         sky_soft=60.0,
         particle_soft=0.500,
         lines=((1.487, 0.02), (1.740, 0.04), (2.12, 0.05), (7.47, 0.12)),
+        contamination=(-0.2, 2.0),
     ),
     "acis_i": CameraParameters(
         smooth_area=(0.3, 4.54, 36.9, 164, 320, 469, 445, 382, 231, 74.6, 18.5, 3.7, 0.8, 0.1),
@@ -150,6 +155,7 @@ CAMERA_PARAMETERS: dict[str, CameraParameters] = {
         sky_soft=30.0,
         particle_soft=0.300,
         lines=((1.487, 0.02), (1.740, 0.03), (2.12, 0.05), (7.47, 0.08)),
+        contamination=(-0.15, 1.6),
     ),
     "xrt": CameraParameters(
         smooth_area=(4.0, 30.6, 63, 76, 91.7, 112, 103, 96.4, 64.8, 32.9, 10.9, 2.31, 0.5, 0.05),
@@ -173,6 +179,7 @@ CAMERA_PARAMETERS: dict[str, CameraParameters] = {
         sky_soft=40.0,
         particle_soft=0.2,
         lines=((1.74, 0.02), (2.12, 0.02), (6.40, 0.02), (7.47, 0.10), (8.27, 0.03)),
+        contamination=(-0.02, 0.05),
     ),
     "erosita": CameraParameters(
         smooth_area=(11.9, 131, 399, 630, 766, 821, 427, 201, 82.8, 33.4, 15.1, 6.11, 1.7, 0.1),
@@ -195,5 +202,6 @@ CAMERA_PARAMETERS: dict[str, CameraParameters] = {
         sky_soft=30.0,
         particle_soft=0.200,
         lines=((1.487, 0.03), (6.40, 0.06), (7.06, 0.01), (7.47, 0.02)),
+        contamination=(-0.02, 0.05),
     ),
 }

@@ -1,18 +1,21 @@
 """CCD cameras to train with: responses of our own that resemble those in orbit, written as a few numbers each.
 
-No observational file is needed. `camera("pn")` is a typical one; `relatives("pn", 8, seed)` are as different from it
+No observational file is needed. `camera("pn")` is a typical one; `relatives("pn", 4)` are as different from it
 as two observations of one camera are from each other. Real responses come through
 `deepspec.training.camera_files.from_folder`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+import torch
 from scipy.interpolate import PchipInterpolator
 from scipy.special import erfc, ndtr
+from torch import Tensor
 
 from deepspec.errors import UserError
 from deepspec.learned.grids import COUNT, DETECTOR_COUNT, DETECTOR_EDGES, EDGES, RANGE
@@ -96,6 +99,48 @@ def build(name: str, of: CameraParameters) -> Camera:
     area = effective_area(of, within.ravel()).reshape(within.shape).mean(axis=1)
     background = background_shape(of) * inside
     return Camera(name, matrix * inside, area * inside, background / background.sum(), of.band)
+
+
+def relatives(name: str, count: int, seed: int = 0) -> list[Camera]:
+    """Cameras that differ from `camera(name)` as epochs, filters and places on the detector do.
+
+    Widths, tails, edges and the parts of the background scatter by some ten per cent; a layer of contamination or a
+    thicker filter absorbs exp(-depth (E/0.7 keV)^-3), and off-axis mirrors lose exp(-loss E/6 keV).
+
+    Raises
+    ------
+    UserError
+        As `camera`.
+    """
+    of = parameters(name)
+    random = np.random.default_rng([seed, CAMERAS.index(name)])
+
+    def scatter(value: float, spread: float) -> float:
+        return float(value * np.exp(spread * np.clip(random.standard_normal(), -2.5, 2.5)))
+
+    made = []
+    for number in range(count):
+        depth, loss = random.uniform(*of.contamination), random.uniform(-0.05, 0.3)
+        knots = np.array(KNOTS)
+        # Where nothing passes the layer the area does not matter; the limit keeps its logarithm in range
+        layer = np.clip(depth * (knots / 0.7) ** -3.0, -1.0, 12.0) + loss * knots / 6.0
+        changed = replace(
+            of,
+            smooth_area=tuple(np.array(of.smooth_area) * np.exp(-layer)),
+            edges=tuple(replace(edge, depth=scatter(edge.depth, 0.1)) for edge in of.edges),
+            noise=scatter(of.noise, 0.12),
+            transfer=scatter(of.transfer, 0.3),
+            tail=scatter(of.tail, 0.3),
+            tail_length=scatter(of.tail_length, 0.15),
+            shelf=scatter(of.shelf, 0.3),
+            escape=scatter(of.escape, 0.15),
+            sky_share=float(np.clip(scatter(of.sky_share, 0.25), 0.05, 0.95)),
+            sky_soft=scatter(of.sky_soft, 0.4),
+            particle_soft=scatter(of.particle_soft, 0.4),
+            lines=tuple((line, scatter(strength, 0.3)) for line, strength in of.lines),
+        )
+        made.append(build(f"{name} {number + 1}", changed))
+    return made
 
 
 def columns_of_band(band: tuple[float, float]) -> np.ndarray:
@@ -188,3 +233,68 @@ def ideal(n: int = 150) -> np.ndarray:
     # The mean of E over the overlap is (E2 - E1)/(ln E2 - ln E1), times the overlap's share of the bin
     matrix = np.where(high > low, np.exp(high) - np.exp(np.minimum(low, high)), 0.0) / np.diff(log_edges)[:, None]
     return frozen_array(matrix)
+
+
+class CameraBank:
+    """Cameras stacked as tensors.
+
+    Parameters
+    ----------
+    cameras : iterable of str or Camera
+    device : str or torch.device
+    dtype : torch.dtype
+
+    Attributes
+    ----------
+    names : tuple of str
+    matrix : Tensor, shape (n, 600, 238) [cm2]
+    area : Tensor, shape (n, 238) [cm2]
+    background : Tensor, shape (n, 238)
+        Sum 1 each.
+    valid : Tensor, shape (n, 238), bool
+        Bins in the camera's band.
+
+    Raises
+    ------
+    UserError
+        An unknown name, or no camera at all.
+    """
+
+    def __init__(
+        self,
+        cameras: Iterable[str | Camera],
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        chosen = [camera(c) if isinstance(c, str) else c for c in cameras]
+        if not chosen:
+            raise UserError("no camera is given", source="cameras", remedy=f"choose from {', '.join(CAMERAS)}")
+
+        def stacked(name: str) -> Tensor:
+            return torch.as_tensor(np.stack([getattr(c, name) for c in chosen]), dtype=dtype, device=device)
+
+        self.names = tuple(c.name for c in chosen)
+        self.matrix, self.area, self.background = stacked("matrix"), stacked("area"), stacked("background")
+        self.valid = torch.as_tensor(np.stack([columns_of_band(c.band) for c in chosen]), device=device)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        return f"<CameraBank: {', '.join(self.names)}>"
+
+    def fold(self, photons: Tensor, cameras: Tensor) -> Tensor:
+        """Count rates of photons through one camera for each run of neighbouring spectra.
+
+        Parameters
+        ----------
+        photons : Tensor, shape (..., batch, 600) [photon cm^-2 s^-1 per bin]
+        cameras : Tensor of int, shape (k,)
+            `batch` is a multiple of k: the first batch / k spectra go through camera ``cameras[0]``, and so on.
+
+        Returns
+        -------
+        Tensor, shape (..., batch, 238) [count s^-1]
+        """
+        runs = photons.unflatten(-2, (len(cameras), -1))
+        return (runs @ self.matrix[cameras]).flatten(-3, -2)
