@@ -21,6 +21,7 @@ from deepspec.binned import BACKGROUND_MATTERS
 from deepspec.inference.maximum import MaximumOptions, maximum
 from deepspec.io import read_observation
 from deepspec.learned.grids import DETECTOR_EDGES, EDGES, STEP
+from deepspec.models.model import Model
 from deepspec.observation import RICH_BACKGROUND, WANTED_BACKGROUND, Observation
 from deepspec.parameters import ParameterSet
 from deepspec.problem import Problem, default_parameters
@@ -32,7 +33,8 @@ NH = (1e-4, 40.0)
 #: Limits of all other parameters, by component and name.
 LIMITS = {
     "tbabs.nH": NH,
-    "ztbabs.nH": NH,
+    # Wider than the foreground's: up to where nothing is left of a source below 10 keV.
+    "ztbabs.nH": (1e-4, 500.0),
     "powerlaw.PhoIndex": (-3.0, 9.0),
     "bbody.kT": (0.02, 8.0),
     "diskbb.Tin": (0.02, 10.0),
@@ -68,28 +70,25 @@ class Classical:
 
     def parameters(self) -> ParameterSet:
         """Parameters with the limits of the protocol."""
-        problem_parameters = default_parameters(_model(self.text))
-        for key in problem_parameters:
-            component, _, name = key.rpartition(".")
-            limits = LIMITS.get(f"{re.sub(r'_[0-9]+$', '', component)}.{name}")
-            if limits is not None:
-                problem_parameters = problem_parameters.limit(key, *limits)
+        chosen = default_parameters(Model(self.text))
+        for key, limits in self.limits.items():
+            chosen = chosen.limit(key, *limits)
         for key in self.thaw:
-            problem_parameters = problem_parameters.thaw(key)
+            chosen = chosen.thaw(key)
         for key, expression in self.links.items():
-            problem_parameters = problem_parameters.link(key, expression)
-        return problem_parameters
+            chosen = chosen.link(key, expression)
+        return chosen
+
+    @property
+    def limits(self) -> dict[str, tuple[float, float]]:
+        """Limits by parameter of this model; norms have none but 0."""
+        named = {key: re.sub(r"(_[0-9]+)?\.", ".", key) for key in Model(self.text).parameters}
+        return {key: LIMITS[name] for key, name in named.items() if name in LIMITS}
 
     @property
     def free(self) -> int:
         """Number of free parameters, tbabs and norms included."""
         return len(self.parameters().free)
-
-
-def _model(text: str):
-    from deepspec.models.model import Model
-
-    return Model(text)
 
 
 #: One component: the first five.

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from panel import LIMITS, PANEL, Bins, Case, Classical, as_vector, bins_of, cases, fit_classical, halves, problem_of
-from real_tables import page, summary_text
+from panel import PANEL, Bins, Case, Classical, as_vector, bins_of, cases, fit_classical, halves, problem_of
+from real_tables import between, page, summary_text
 
 from deepspec.errors import UserError
 from deepspec.files import write_beside
@@ -85,7 +85,7 @@ def bins_kept(case: Case, out: Path) -> Bins:
 
 def key_of(bins: Bins, model: Classical, *more: object) -> str:
     """Changes when a fit of the panel would."""
-    text = repr([bins.digest, model.text, sorted(model.links.items()), model.thaw, sorted(LIMITS.items()), *more])
+    text = repr([bins.digest, model.text, sorted(model.links.items()), model.thaw, model.limits, *more])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -262,6 +262,10 @@ def main(words: list[str] | None = None) -> int:
     for name, text in (("json", json.dumps({"facts": facts, "rows": rows}, indent=1)), ("md", page(rows, facts))):
         with write_beside(given.out / f"real_spectra.{name}") as beside:
             beside.write_text(text)
+    if given.page:
+        renewed = between(given.page.read_text(), "real-spectra", page(rows, facts))
+        with write_beside(given.page) as beside:
+            beside.write_text(renewed)
     return 0
 
 
