@@ -22,6 +22,7 @@ from deepspec.learned.grids import COUNT, DETECTOR_COUNT, DETECTOR_EDGES, EDGES,
 from deepspec.registry import did_you_mean
 from deepspec.spectrum import frozen_array
 from deepspec.training.camera_table import CAMERA_PARAMETERS, FANO, KNOTS, PAIR_ENERGY, CameraParameters
+from deepspec.training.foreground import SIGMA
 
 CAMERAS = tuple(CAMERA_PARAMETERS)
 """Names that `camera` knows."""
@@ -253,6 +254,8 @@ class CameraBank:
         Sum 1 each.
     valid : Tensor, shape (n, 238), bool
         Bins in the camera's band.
+    sigma : Tensor, shape (600,) [1e-22 cm2]
+        Cross-section of the foreground, which every camera looks through.
 
     Raises
     ------
@@ -275,6 +278,7 @@ class CameraBank:
 
         self.names = tuple(c.name for c in chosen)
         self.matrix, self.area, self.background = stacked("matrix"), stacked("area"), stacked("background")
+        self.sigma = torch.tensor(SIGMA, dtype=dtype, device=device)
         self.valid = torch.as_tensor(np.stack([columns_of_band(c.band) for c in chosen]), device=device)
 
     def __len__(self) -> int:
