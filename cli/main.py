@@ -18,6 +18,7 @@ COMMANDS = Registry(
         "models": "deepspec_cli.models:command",
         "info": "deepspec_cli.info:command",
         "fake": "deepspec_cli.fake:command",
+        "train": "deepspec_cli.train:command",
         "tables": "deepspec_cli.tables:command",
     },
 )

@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "fit": "deepspec.api:fit",
     "fake": "deepspec.api:fake",
+    "train": "deepspec.training.recipe:train",
     "read": "deepspec.api:read",
     "components": "deepspec.api:components",
     "Fit": "deepspec.api:Fit",

@@ -14,6 +14,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepspec.errors import UserError
+from deepspec.errors import DeepspecWarning, UserError
 from deepspec.files import writing_failed
 from deepspec.provenance import provenance
 from deepspec.training.config import NETWORKS, differences
@@ -164,7 +165,9 @@ def make_optimiser(stage: Stage) -> torch.optim.Optimizer:
     """AdamW over the stage's groups of parameters."""
     options = stage.config.optimiser
     groups = [{"params": list(g["params"]), "scale": float(g.get("scale", 1.0))} for g in stage.parameter_groups()]
-    return torch.optim.AdamW(groups, stage.settings.rate, tuple(options.betas), weight_decay=options.weight_decay, fused=True)
+    return torch.optim.AdamW(
+        groups, stage.settings.rate, tuple(options.betas), weight_decay=options.weight_decay, fused=True
+    )
 
 
 def rate_at(settings: StageConfig, final: float, step: int) -> float:
@@ -287,6 +290,10 @@ def restore(now: Run, resume: bool, group: Group) -> CsvLog | None:
                 path,
                 f"set it to {was}, or give another folder",
             )
+        other = {k: v for k, v in changed.items() if k not in ("run.minutes", "run.log_every")}
+        if other:
+            text = ", ".join(f"{name} {was} -> {is_now}" for name, (was, is_now) in other.items())
+            warnings.warn(f"{path}: goes on with other settings than it was begun with: {text}", DeepspecWarning, 3)
         load_module(stage.module, state.module, path)
         load_module(now.average, state.average, path)
         now.optimiser.load_state_dict({**now.optimiser.state_dict(), "state": state.optimiser})

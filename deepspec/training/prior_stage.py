@@ -68,7 +68,7 @@ class PriorStage(Stage):
             )
         self.oracle = load_oracle(previous).to(self.device).eval().requires_grad_(False)
         self.sources = SourceStream(
-            seed + 1, self.settings.batch, self.device, rank, world, **config.populations.as_dict()
+            seed + 1, self.settings.batch, self.device, rank, world, **config.populations.stream()
         )
         torch.manual_seed(seed)
         flow = build_flow(replace(config.prior, latent=self.oracle.config.latent)).to(self.device)

@@ -25,6 +25,7 @@ def train(
     resume: bool = False,
     device: str = "auto",
     seed: int = 0,
+    threads: int | None = None,
     report: Report | None = None,
 ) -> Path:
     """Train the learned component, or a stage of it.
@@ -42,6 +43,8 @@ def train(
     device : str
         "auto", "cpu", "cuda", "cuda:1".
     seed : int
+    threads : int, optional
+        Processor cores that torch may use, from now on; as it is if not given.
     report : callable, optional
         Called with a `deepspec.training.log.Progress` now and then.
 
@@ -65,6 +68,10 @@ def train(
         raise UserError(f"{seed} is no seed", "--seed", "give 0 or more")
     if stage != "all" and stage not in STAGES:
         raise UserError(f"unknown stage '{stage}'", "--stage", did_you_mean(stage, [*STAGES, "all"]))
+    if threads is not None:
+        if threads < 1:
+            raise UserError(f"{threads} cores are too few", "--threads", "give 1 or more")
+        torch.set_num_threads(threads)
     folder = Path(out)
     with group(device) as processes:
         if processes.rank == 0:

@@ -17,7 +17,7 @@ class PopulationConfig(Settings):
     block : sources drawn together, in the background
     blocks : how many such blocks a batch is taken from
     reuse : how often a source is seen
-    shares : class -> weight, for those that should not keep the usual one
+    shares : class -> weight; a class that is left out has none. Empty for the usual ones
     """
 
     block: int = 8192
@@ -31,6 +31,10 @@ class PopulationConfig(Settings):
         for name, share in self.shares.items():
             good = isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share < float("inf")
             require(good, f"shares.{name}", share, "0 or more")
+
+    def stream(self) -> dict[str, Any]:
+        """What a `SourceStream` is given."""
+        return {"block": self.block, "blocks": self.blocks, "reuse": self.reuse, "shares": self.shares or None}
 
 
 @dataclass(frozen=True)
