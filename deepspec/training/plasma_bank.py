@@ -36,6 +36,8 @@ class PlasmaBank:
     ----------
     spectra : Tensor, shape (n_row * 13, n)
         Photons cm^-2 s^-1 per bin at norm 1, relative to `scale`; solar is Anders & Grevesse 1989.
+    solar : Tensor, shape (n_row * 2, n)
+        The same for "base" and the sum of all metals.
     log_kT : float, float
         ln of the temperature of the first row, and the step between rows.
     """
@@ -47,7 +49,8 @@ class PlasmaBank:
         table = read_plasma_table(table_path("mekal")).combined([dict.fromkeys(g, 1.0) for g in GROUPS.values()])
         binned = table.on_grid(Grid(torch.as_tensor(np.asarray(edges, float)))) / self.scale
         self.rows = len(table.kT)
-        self.spectra = binned.flatten(0, 1).to(device, torch.float32)
+        self.spectra = _single_precision(binned.flatten(0, 1), device)
+        self.solar = _single_precision(torch.stack((binned[:, 0], binned[:, 1:].sum(1)), 1).flatten(0, 1), device)
         self.first, self.step = float(np.log(table.kT[0])), float(np.log(table.kT[-1] / table.kT[0])) / (self.rows - 1)
         self._row = torch.arange(self.rows, dtype=torch.float32, device=device)
 
@@ -55,7 +58,8 @@ class PlasmaBank:
         """Weights of the rows for one temperature per source, (m,) [keV] -> (m, n_row)."""
         away = (((torch.log(kT) - self.first) / self.step).unsqueeze(-1) - self._row).abs()
         near = 2.0 / 3.0 - away.square() * (1.0 - 0.5 * away)
-        return torch.where(away < 1.0, near, (2.0 - away).clamp(min=0.0) ** 3 / 6.0)
+        far = (2.0 - away).clamp(min=0.0)
+        return torch.where(away < 1.0, near, far.square() * far / 6.0)
 
     def spread(self, kT: Tensor, width: Tensor) -> Tensor:
         """Weights for an emission measure that is a Gaussian in ln kT, sum 1.
@@ -72,7 +76,7 @@ class PlasmaBank:
         """
         place = ((torch.log(kT) - self.first) / self.step).unsqueeze(-1)
         sigma = (width / self.step).clamp(min=1.0).unsqueeze(-1)
-        weights = torch.exp(-0.5 * ((self._row - place) / sigma).square())
+        weights = torch.exp(-0.5 * ((self._row - place) / sigma).square().clamp(max=50.0))
         return weights / weights.sum(-1, keepdim=True)
 
     def falling(self, kT: Tensor, slope: Tensor, lowest: float = 0.08) -> Tensor:
@@ -102,3 +106,13 @@ class PlasmaBank:
         metals = temperatures if ionisation is None else ionisation
         both = torch.cat((temperatures.unsqueeze(-1), metals.unsqueeze(-1) * abundances.unsqueeze(-2)), -1)
         return both.flatten(1) @ self.spectra
+
+    def with_solar_ratios(self, temperatures: Tensor, metals: Tensor) -> Tensor:
+        """As `__call__` with one abundance (m,) for all metals, in a sixth of the time."""
+        both = torch.stack((temperatures, temperatures * metals.unsqueeze(-1)), -1)
+        return both.flatten(1) @ self.solar
+
+
+def _single_precision(values: Tensor, device: str | torch.device) -> Tensor:
+    """As float32 without denormal numbers, which slow a matrix product down many times."""
+    return torch.where(values.abs() > 1e-30, values, 0.0).to(device, torch.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from deepspec.training.populations.base import Population
-from deepspec.training.populations.bench import Bench, abundance
+from deepspec.training.populations.bench import Bench
 from deepspec.training.populations.priors import LogUniform, Uniform, chance, normal
 
 
@@ -101,7 +101,7 @@ class ObscuredNucleus(Population):
         total += reflected
         on.add_line(total, p["line_width"] * at_line, 6.4, p["line_sigma"])
         on.add_line(total, 0.14 * p["line_width"] * at_line, 7.058, p["line_sigma"])
-        plasma = on.unit(on.plasma(on.plasma_bank.single(p["kT"]), abundance(p["metals"])), 0.5, 2.0)
+        plasma = on.unit(on.solar_plasma(on.plasma_bank.single(p["kT"]), p["metals"]), 0.5, 2.0)
         scattered += plasma.mul_((p["has_plasma"] * p["plasma_ratio"])[:, None] * soft_flux)
         lines = on.unit(on.photoionised(p["log_xi"]), 0.3, 10.0)
         return total.add_(scattered).add_(lines.mul_((p["has_lines"] * p["lines_ratio"])[:, None] * soft_flux))
@@ -143,5 +143,5 @@ class Reflection(Population):
         total += on.transmission(p["direct_nH"]).mul_(law).mul_((p["has_direct"] * p["direct"])[:, None])
         total += on.unit(law, 0.5, 2.0).mul_(soft_flux)
         total += on.unit(on.photoionised(p["log_xi"])).mul_(p["lines_ratio"][:, None] * soft_flux)
-        plasma = on.plasma(on.plasma_bank.single(p["kT"]), abundance(0.0 * p["kT"] + 0.7))
+        plasma = on.solar_plasma(on.plasma_bank.single(p["kT"]), 0.0 * p["kT"] + 0.7)
         return total.add_(on.unit(plasma, 0.5, 2.0).mul_((p["has_plasma"] * p["plasma_ratio"])[:, None] * soft_flux))

@@ -94,7 +94,11 @@ class Bench:
 
     def plasma(self, temperatures: Tensor, abundances: Tensor, ionisation: Tensor | None = None) -> Tensor:
         """As `PlasmaBank.__call__`, per unit ln E at norm 1e4 (so that float32 stays near 1)."""
-        return self.plasma_bank(temperatures, abundances, ionisation) / STEP
+        return self.plasma_bank(temperatures, abundances, ionisation).div_(STEP)
+
+    def solar_plasma(self, temperatures: Tensor, metals: Tensor) -> Tensor:
+        """As `plasma` with one abundance (m,) for all metals."""
+        return self.plasma_bank.with_solar_ratios(temperatures, metals).div_(STEP)
 
     # lines and tables of features
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from deepspec.training.populations.base import Population
-from deepspec.training.populations.bench import Bench, abundance
+from deepspec.training.populations.bench import Bench
 from deepspec.training.populations.priors import LogUniform, Uniform, chance, normal
 
 
@@ -59,7 +59,7 @@ class Binary(Population):
         photons = p["has_line"] * p["line_width"] * on.at(total, 6.3)
         on.add_line(total, photons, p["line_energy"], p["line_sigma"])
         total *= on.covered(p["nH"], p["has_cover"] * p["cover"])
-        gas = on.unit(on.plasma(on.plasma_bank.single(p["gas_kT"]), abundance(1.0 + 0.0 * p["kT"])))
+        gas = on.unit(on.solar_plasma(on.plasma_bank.single(p["gas_kT"]), 1.0 + 0.0 * p["kT"]))
         return total.add_(gas.mul_((p["has_gas"] * p["gas_ratio"])[:, None]))
 
 

@@ -126,10 +126,9 @@ class Diffuse(Population):
 
     def spectrum(self, on: Bench, **p: Tensor) -> Tensor:
         bank = on.plasma_bank
-        solar = abundance(1.0 + 0.0 * p["kT"])
         rows = bank.single(p["local_kT"]) + p["halo_ratio"][:, None] * bank.single(p["halo_kT"])
         rows += (p["has_corona"] * p["corona_ratio"])[:, None] * bank.single(p["corona_kT"])
-        total = on.unit(on.plasma(rows, solar))
+        total = on.unit(on.solar_plasma(rows, 1.0 + 0.0 * p["kT"]))
         lines = on.unit(on.photoionised(p["log_xi"]))
         total += lines.mul_((p["has_exchange"] * p["exchange_ratio"])[:, None])
         background = on.unit(on.law(p["index"])).mul_(p["background_ratio"][:, None])

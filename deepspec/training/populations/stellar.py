@@ -121,7 +121,7 @@ class SuperSoft(Population):
         )
         total = on.unit(total.mul_(torch.exp(-edges)))
         total += on.unit(on.law(p["index"])).mul_((p["has_law"] * p["law_ratio"])[:, None])
-        plasma = on.plasma(on.plasma_bank.single(p["plasma_kT"]), abundance(1.0 + 0.0 * p["kT"]))
+        plasma = on.solar_plasma(on.plasma_bank.single(p["plasma_kT"]), 1.0 + 0.0 * p["kT"])
         total += on.unit(plasma).mul_((p["has_plasma"] * p["plasma_ratio"])[:, None])
         return total.add_(on.unit(on.photoionised(p["log_xi"])).mul_((p["has_lines"] * p["lines_ratio"])[:, None]))
 
