@@ -127,7 +127,10 @@ def option_table(found, context) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "components": components,
-    **{f"command {name}": lambda name=name: command(name) for name in ("fit", "models", "info", "fake", "train", "tables")},
+    **{
+        f"command {name}": lambda name=name: command(name)
+        for name in ("fit", "models", "info", "fake", "train", "tables")
+    },
 }
 
 

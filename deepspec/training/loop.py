@@ -6,16 +6,11 @@ have had. Read `run` from top to bottom; the rest of the file is what it calls.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import fcntl
 import math
-import os
-import signal
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,22 +19,17 @@ import torch
 from torch import Tensor, nn
 
 from deepspec.errors import DeepspecWarning, UserError
-from deepspec.files import writing_failed
+from deepspec.learned.checkpoint import write_weights
 from deepspec.provenance import provenance
 from deepspec.training.config import NETWORKS, differences
 from deepspec.training.distributed import Group
+from deepspec.training.endings import Interrupted, clear_words, compiled, only_run, repeatable, signals
 from deepspec.training.log import CsvLog, Progress
 from deepspec.training.sections import StageConfig
 from deepspec.training.stage import Stage, mixed
 from deepspec.training.state import TrainingState, load_module, read_state, sweep, write_state
 
 Report = Callable[[Progress], None]
-
-
-class Interrupted(UserError):
-    """The run was asked to stop and has written its state."""
-
-    exit_code = 130
 
 
 @dataclass
@@ -106,7 +96,7 @@ def run(
     group = group or Group(device=stage.device)
     settings, options, machine = stage.settings, stage.config.optimiser, stage.config.run
     wrapped = group.wrap(stage.module)
-    forward = torch.compile(wrapped) if machine.compile else wrapped
+    forward = compiled(wrapped) if machine.compile else wrapped
     now = Run(stage, Path(folder), copy.deepcopy(stage.module).requires_grad_(False).eval(), make_optimiser(stage))
     parameters = [p for g in now.optimiser.param_groups for p in g["params"]]
     # Looking at a flag makes a GPU, or other processes, wait; so they are asked now and then.
@@ -115,9 +105,8 @@ def run(
     with only_run(now.folder, group), repeatable(stage.device), signals() as asked, clear_words(stage):
         log = restore(now, resume, group)
         if group.rank == 0 and not now.validation:
-            now.validation = validate(
-                now
-            )  # what fails in it fails now, not in an hour; and it names columns of the log
+            # What fails in a validation fails now, not in an hour; and it names columns of the log.
+            now.validation = validate(now)
         written, began, since = time.monotonic(), time.monotonic() - now.seconds, (now.step, time.monotonic())
         healthy = torch.tensor(True, device=stage.device)
         stop = broken = False
@@ -126,8 +115,9 @@ def run(
             torch.manual_seed(mixed(stage.seed, stage.rank, step))
             for parameter_group in now.optimiser.param_groups:
                 parameter_group["lr"] = parameter_group["scale"] * rate_at(settings, options.final, step)
+            batch = stage.batch(step)
             with torch.autocast(stage.device.type, torch.bfloat16, enabled=machine.precision == "bfloat16"):
-                loss, scalars = forward(stage.batch(step), step)
+                loss, scalars = forward(batch, step)
             now.optimiser.zero_grad(set_to_none=True)
             loss.backward()
             norm = nn.utils.clip_grad_norm_(parameters, options.clip)
@@ -226,8 +216,6 @@ def validate(now: Run) -> dict[str, float]:
 
 def save(now: Run) -> None:
     """Weights (if validated at this step, and so fit to use), then the state. A cut between the two repeats some steps."""
-    from deepspec.learned.checkpoint import write_weights
-
     if now.step % now.stage.config.run.validate_every == 0 or now.step == now.stage.settings.steps:
         write_weights(weights_path(now.folder, now.stage.name), now.stage.weights(now.average, card(now)))
     state = TrainingState(
@@ -282,7 +270,9 @@ def restore(now: Run, resume: bool, group: Group) -> CsvLog | None:
             )
         state = read_state(path)
         changed = differences(state.config, identity(stage))
-        networks = [name for name in changed if name.split(".")[0] in NETWORKS]
+        # Those of this stage and the ones before it; a setting that one side does not know yet is judged by the arrays.
+        own = list(NETWORKS)[: {"decoder": 2, "prior": 3}.get(stage.name, len(NETWORKS))]
+        networks = [name for name, pair in changed.items() if name.split(".")[0] in own and None not in pair]
         if networks:
             was, is_now = changed[networks[0]]
             raise UserError(
@@ -328,86 +318,3 @@ def no_number(now: Run) -> UserError:
         f"stage {name}",
         f"the last good state is that of step {now.saved} in {now.state_path}; go on from it with --resume --rate {lower}",
     )
-
-
-@contextlib.contextmanager
-def clear_words(stage: Stage) -> Iterator[None]:
-    """Say which setting to lower when memory runs out."""
-    try:
-        yield
-    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
-        batch = stage.settings.batch
-        raise UserError(
-            f"too little memory {'on the GPU' if stage.device.type == 'cuda' else ''} for batch = {batch}",
-            f"[stage.{stage.name}] batch",
-            f"lower it: --set stage.{stage.name}.batch={max(batch // 2, 1)}",
-        ) from error
-
-
-class Asked:
-    """Whether someone asked to stop."""
-
-    stop = False
-
-    def __call__(self, number: int, frame: object) -> None:
-        if self.stop and number == signal.SIGINT:
-            raise KeyboardInterrupt  # asked twice: at once
-        self.stop = True
-
-
-@contextlib.contextmanager
-def signals() -> Iterator[Asked]:
-    """Ctrl-C and SIGTERM set a flag while the block lasts; a second Ctrl-C ends the program at once."""
-    asked = Asked()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def repeatable(device: torch.device) -> Iterator[None]:
-    """Torch's generators are put back as they were when the block ends."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder of a run, and those above it.
-
-    Raises
-    ------
-    UserError
-        It may not be made, or there is a file of that name.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise UserError("is a file, not a folder", folder, "give another folder") from error
-    except OSError as error:
-        raise writing_failed(error, folder) from error
-
-
-@contextlib.contextmanager
-def only_run(folder: Path, group: Group) -> Iterator[None]:
-    """No second run writes to the folder while the block lasts; the system forgets the lock with the process."""
-    if group.rank != 0:
-        yield
-        return
-    make_folder(folder)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                "another training run is writing to this folder", folder, "wait for it, or give another folder"
-            ) from error
-        yield
-    finally:
-        os.close(handle)

@@ -14,7 +14,8 @@ from deepspec.registry import did_you_mean
 from deepspec.training import STAGES
 from deepspec.training.config import TrainConfig, load_config
 from deepspec.training.distributed import Group, group
-from deepspec.training.loop import Report, make_folder, repeatable, run, weights_path
+from deepspec.training.endings import make_folder, repeatable
+from deepspec.training.loop import Report, run, weights_path
 from deepspec.training.stage import Stage, mixed
 
 
