@@ -60,7 +60,7 @@ class DecoderAndOracle(nn.Module):
         self.register_buffer("cameras", torch.as_tensor(matrices).float(), persistent=False)
         # the ideal detector: an area in proportion to the energy, groups of bins of the grid
         self.register_buffer("energy", torch.as_tensor(CENTRES).float(), persistent=False)
-        self.register_buffer("sigma", torch.as_tensor(SIGMA).float(), persistent=False)
+        self.register_buffer("sigma", torch.tensor(np.array(SIGMA)).float(), persistent=False)
 
     def detected(self, flux: Tensor, camera: int) -> tuple[Tensor, Tensor]:
         """Expected counts per second in the camera, shape (batch, 238), and in the ideal detector, (batch, 150)."""
@@ -112,7 +112,7 @@ class DecoderStage(Stage):
         self.module = DecoderAndOracle(build_decoder(config.decoder), build_oracle(config.oracle), self.settings).to(
             self.device
         )
-        self.sources = SourceStream(seed, self.settings.batch, self.device, rank, world, **config.populations.as_dict())
+        self.sources = SourceStream(seed, self.settings.batch, self.device, rank, world, **config.populations.stream())
 
         self.unseen = held_out(2048).shape.to(self.device)
 
