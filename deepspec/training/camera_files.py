@@ -70,7 +70,7 @@ def from_folder(
             continue
         found.setdefault(key, made)
     if not found:
-        first = f" (the first of {len(reasons)} reasons: {reasons[0].rstrip('.')})" if reasons else ""
+        first = f" ({reasons[0].rstrip('.')}{', and others' if len(reasons) > 1 else ''})" if reasons else ""
         raise UserError(
             f"no spectrum with a response was found{first}",
             source=path,
