@@ -30,6 +30,8 @@ from deepspec.training.stage import Stage, mixed
 from deepspec.training.state import TrainingState, load_module, read_state, sweep, write_state
 
 Report = Callable[[Progress], None]
+FORWARD = 2**31
+"""Tells torch's generator in a step from those that a stage makes its batch with."""
 
 
 @dataclass
@@ -112,7 +114,7 @@ def run(
         stop = broken = False
         while now.step < settings.steps:
             step = now.step
-            torch.manual_seed(mixed(stage.seed, stage.rank, step))
+            torch.manual_seed(mixed(stage.seed, stage.rank, step, FORWARD))
             for parameter_group in now.optimiser.param_groups:
                 parameter_group["lr"] = parameter_group["scale"] * rate_at(settings, options.final, step)
             batch = stage.batch(step)

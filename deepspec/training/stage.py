@@ -87,4 +87,5 @@ def seeded(device: str | torch.device, *numbers: int) -> torch.Generator:
 
 def mixed(*numbers: int) -> int:
     """One 63-bit seed from several non-negative integers."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    # with their number in front, because numpy takes (1,) and (1, 0) for the same
+    return int(np.random.SeedSequence((len(numbers), *numbers)).generate_state(1, np.uint64)[0] >> np.uint64(1))
