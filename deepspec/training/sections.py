@@ -45,16 +45,19 @@ class CameraConfig(Settings):
     ----------
     names : cameras of the package
     folder : folder of real ARF and RMF files to use besides; "" for none
+    relatives : how many slightly different ones are made of each camera of the package
     tilt : rms of the random slope of the effective area over the band
     """
 
     names: tuple = ("pn", "mos", "acis_s", "acis_i", "xrt", "erosita")
     folder: str = ""
+    relatives: int = 4
     tilt: float = 0.1
 
     def __post_init__(self) -> None:
         require(bool(self.names) or bool(self.folder), "names", list(self.names), "one camera or more")
         require(all(isinstance(n, str) for n in self.names), "names", list(self.names), "names of cameras")
+        require(self.relatives >= 0, "relatives", self.relatives, "0 or more")
         require(0 <= self.tilt < 1, "tilt", self.tilt, "0 to 1")
 
 
