@@ -6,6 +6,9 @@ python toy_stage.py FOLDER [--steps N] [--resume] [--wait SECONDS]
 from __future__ import annotations
 
 import argparse
+import csv
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -13,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+import deepspec.training.state as states
 from deepspec.errors import UserError
 from deepspec.learned.checkpoint import Weights
 from deepspec.learned.decoder import DecoderConfig, build_decoder
@@ -79,6 +83,26 @@ class ToyStage(Stage):
         return Weights(decoder=section(module.decoder, self.config.decoder), card=card)
 
 
+def losses(folder: Path) -> list[dict[str, str]]:
+    """The log, but for its times."""
+    with open(folder / "decoder.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return [{k: v for k, v in row.items() if k not in ("seconds", "spectra_per_s")} for row in rows]
+
+
+def dies_at(step: int):
+    """A writer of tensors that kills its own process half-way through the state of that step."""
+    put = states._put
+
+    def half(group, tensors):
+        put(group, tensors)
+        if group.file.attrs["step"] == step and group.name == "/average":
+            group.file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return half
+
+
 def main(words) -> int:
     options = argparse.ArgumentParser()
     options.add_argument("folder", type=Path)
@@ -86,9 +110,12 @@ def main(words) -> int:
     options.add_argument("--resume", action="store_true")
     options.add_argument("--wait", type=float, default=0.0)
     options.add_argument("--minutes", type=float, default=0.0)
+    options.add_argument("--die", type=int)
     given = options.parse_args(words)
     torch.set_num_threads(1)
     config = toy_config(given.steps, minutes=given.minutes)
+    if given.die is not None:
+        states._put = dies_at(given.die)
     try:
         with group("cpu") as processes:
             stage = ToyStage(config, 0, processes.rank, processes.world)
