@@ -15,10 +15,14 @@ MEAN, DEVIATION = -1.0, 0.6
 """Of log10 of the column [1e22 cm^-2]."""
 LIMITS = (-2.7, 1.0)
 """Cut of log10 of the column: high Galactic latitudes to the plane."""
-PIECES = 10
-"""Cuts of a bin over which the transmission is averaged."""
-REFERENCE = 1e-3
-"""Column at which the mean transmission is turned back into a cross-section [1e22 cm^-2]: the limit of thin gas."""
+PIECES = 200
+"""Cuts of a bin over which the transmission is averaged: the oxygen line at 0.526 keV is narrower than a bin."""
+REFERENCE = 0.1
+"""Column at which the mean transmission is turned back into a cross-section [1e22 cm^-2].
+
+It matters in the one bin that holds the oxygen line, where a bin's transmission is no exponential. In the four bins of the oxygen
+edge cross-sections differ by up to 10 % between columns of 0.01 and 1, in all others by less than 4 %.
+"""
 
 
 def draw_log_nH(n: int, generator: torch.Generator, device: str | torch.device = "cpu") -> Tensor:

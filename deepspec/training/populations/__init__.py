@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from deepspec.errors import UserError
-from deepspec.learned.grids import ENERGY_WEIGHTS, STEP, energy_weights
+from deepspec.learned.grids import ENERGY_WEIGHTS
 from deepspec.registry import did_you_mean
 from deepspec.training.populations.active import ActiveNucleus, ObscuredNucleus, Reflection
 from deepspec.training.populations.base import FLOOR, Population, Sources
@@ -106,11 +106,9 @@ def normalised(spectrum: torch.Tensor) -> torch.Tensor:
     weights = torch.as_tensor(ENERGY_WEIGHTS).to(spectrum)
     band = (weights > 0).to(spectrum)
     largest = (spectrum * band).amax(-1, keepdim=True)
-    # float32 weights are 1.6e3 times keV: a scale first, so that nothing overflows
+    # outside the band a spectrum may run away; nothing may overflow
     spectrum = spectrum.div_(largest).clamp_(max=1e6).add_(FLOOR)
     return spectrum.div_((spectrum @ weights).unsqueeze(-1))
 
 
-__all__ = [
-    "CLASS_NAMES", "FLOOR", "POPULATIONS", "STEP", "Population", "Sources", "class_shares", "draw", "energy_weights", "normalised",
-]  # fmt: skip
+__all__ = ["CLASS_NAMES", "FLOOR", "POPULATIONS", "Population", "Sources", "class_shares", "draw", "normalised"]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepspec.learned.grids import COUNT, RANGE, STEP, energy_weights
+from deepspec.learned.grids import COUNT, RANGE, STEP
 from deepspec.models.absorption import cross_section
 from deepspec.models.thermal import disk_table
 from deepspec.training.plasma_bank import METALS, PlasmaBank
@@ -190,8 +190,5 @@ def _mean_cross_section(log_edges: np.ndarray, pieces: int = 10) -> np.ndarray:
 
 @cache
 def bench(count: int, device: str = "cpu") -> Bench:
-    """The `Bench` of a grid and device, made once per process (about a second)."""
+    """The `Bench` of a grid and device, made once per process."""
     return Bench(count, device)
-
-
-__all__ = ["COUNT", "EXTENDED", "Bench", "abundance", "bench", "energy_weights", "hats"]
