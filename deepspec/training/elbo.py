@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LEAST_RATIO = 1e-6
 """Background scaling that stands for no background: the profiled background is then zero wherever it matters."""
+BRIGHTEST = 25.0
+"""c of a draw is never taken above this: exp(25) counts are more than any detector sees, and far from overflow."""
 FARTHEST = 6.0
 """Draws of u and v beyond this are brought back to it: a stray one must not overflow the decoder."""
 
@@ -110,7 +112,9 @@ class NoisyLoss(nn.Module):
         foreground = column_density(inner[..., -1:]) * self.sigma
         photons = torch.exp((density - top).clamp(max=CEILING) + batch["log_area"] - foreground)
         received = through(photons, batch) * batch["valid"]
-        return received * torch.exp(point[..., -1:]) / received.sum(-1, keepdim=True).clamp(min=1e-30)
+        return (
+            received * torch.exp(point[..., -1:].clamp(max=BRIGHTEST)) / received.sum(-1, keepdim=True).clamp(min=1e-30)
+        )
 
     def log_norm(self, point: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """ln of the unabsorbed flux in 0.3-10 keV [1e-12 erg cm^-2 s^-1] at points (u, v, c), shape (batch,)."""
