@@ -199,21 +199,24 @@ def evaluate(given: argparse.Namespace, chosen: list[Case]) -> tuple[list[dict],
 
         learned = Learned(given.weights, starts=8 if given.quick else STARTS)
     classics = Classics(given.out, given.starts, given.only_learned)
-    rows, started, spent = [], time.perf_counter(), 0.0
+    rows, started = [], time.perf_counter()
+    splits = range(0 if given.only_learned and given.summary else given.seeds)
+    # The panel first and whole: a missing fit must not end an evaluation halfway.
     for case in chosen:
         bins = bins_kept(case, given.out)
         if given.check_starts:
             print(case.name, classics.improve(case, bins), flush=True)
         row = row_of(case, bins, classics.whole(case, bins))
-        splits = range(0 if given.only_learned and given.summary else given.seeds)
         row["halves"] = [half_row(classics.half(case, bins, seed)) for seed in splits]
-        if learned is not None:
-            clock = time.perf_counter()
-            row |= learned.row(case, bins, splits, row["halves"])
-            spent += time.perf_counter() - clock
         rows.append(row)
+        if learned is None:
+            print(line(row), flush=True)
+    clock = time.process_time()
+    for case, row in zip(chosen, rows, strict=True) if learned is not None else ():
+        row |= learned.row(case, bins_kept(case, given.out), splits, row["halves"])
         if not given.summary:
             print(line(row), flush=True)
+    spent = time.process_time() - clock
     facts = {
         "weights": None if learned is None else learned.facts,
         "seconds": round(time.perf_counter() - started, 1),

@@ -183,7 +183,7 @@ def facts_text(facts: dict) -> str:
         found = facts["weights"]
         flow = "with" if found["flow"] else "without"
         text += f" Weights `{found['file']}` (sha256 {found['sha256']}...), {found['latent']} latent coordinates, {flow} flow; "
-        text += f"{found['starts']} starts; {facts['seconds_learned']:.0f} s for the learned fits."
+        text += f"{found['starts']} starts; {facts['seconds_learned']:.0f} CPU s for the learned fits."
     return text
 
 
