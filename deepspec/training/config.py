@@ -107,7 +107,10 @@ class TrainConfig:
             if name not in known:
                 raise UserError(f"unknown section '{name}'", source, did_you_mean(name, known))
             if not isinstance(value, list if name == "stages" else dict):
-                raise UserError(f"{name} = {value!r} is not a {'list' if name == 'stages' else 'section'}", source)
+                kind, remedy = (
+                    ("list", 'stages = ["decoder", "prior"]') if name == "stages" else ("section", f"[{name}]")
+                )
+                raise UserError(f"{name} = {value!r} is not a {kind}", source, f"write {remedy}")
         made: dict[str, Any] = {"stages": tuple(values["stages"])} if "stages" in values else {}
         for name, kind in SECTIONS.items():
             made[name] = _section(kind, values.get(name, {}), name, source)
@@ -136,7 +139,8 @@ class TrainConfig:
         A new latent dimension of the decoder holds for all networks.
         """
         plain = self.as_dict()
-        if "latent" in changes.get("decoder", {}):
+        of_decoder = changes.get("decoder")
+        if isinstance(of_decoder, Mapping) and "latent" in of_decoder:
             for name in NETWORKS:
                 plain[name].pop("latent", None)
         return TrainConfig.from_dict(_merged(plain, changes), source)
@@ -285,11 +289,12 @@ def _toml(plain: Mapping[str, Any], place: str = "") -> str:
 
 
 def _key(name: str) -> str:
-    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else json.dumps(name)
+    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else _value(name)
 
 
 def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_value(v) for v in value) + "]"
-    # JSON writes texts, booleans and whole numbers as TOML does; a float keeps its shortest exact form
-    return repr(value) if isinstance(value, float) else json.dumps(value)
+    # JSON writes texts, booleans and whole numbers as TOML does, but for DEL; a float keeps its shortest exact form
+    plain = repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+    return plain.replace("\x7f", "\\u007f")
