@@ -96,7 +96,9 @@ def spline(value: Tensor, raw: Tensor, bins: int, inverse: bool = False) -> tupl
         a = height * (s - d0) + rise * bend
         b = height * d0 - rise * bend
         c = -s * rise
-        t = 2.0 * c / (-b - torch.sqrt((b * b - 4.0 * a * c).clamp(min=0.0)))
+        root = torch.sqrt((b * b - 4.0 * a * c).clamp(min=0.0))
+        # the form without cancellation for either sign of b; a > 0 where b < 0, since a + b = s height
+        t = torch.where(b < 0, (root - b) / torch.where(b < 0, 2.0 * a, 1.0), -2.0 * c / (b.clamp(min=0.0) + root))
     else:
         t = (safe - x0) / width
     both = t * (1.0 - t)

@@ -107,6 +107,9 @@ class PriorStage(Stage):
     def weights(self, module: NegativeLogDensity, card: dict[str, Any]) -> Weights:
         return checked(replace(self.previous, flow=section(module.flow), card=card))
 
+    def close(self) -> None:
+        self.sources.close()
+
 
 def _chi2_point(degrees: int, level: float = 0.99) -> float:
     from scipy.stats import chi2
