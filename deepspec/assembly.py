@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from deepspec import choices as chosen_by
 from deepspec.choices import Choices
 from deepspec.errors import UserError
 from deepspec.io import read_observation
+from deepspec.learned.domain import check_bands, trained_band
 from deepspec.models.model import Model
 from deepspec.models.xspec import Settings, xspec_component
 from deepspec.observation import Observation
@@ -26,6 +28,8 @@ def observe(chosen: Choices) -> list[Observation]:
     count = len(chosen.files)
     if not count:
         raise UserError("there is no spectrum to fit", remedy="name at least one PHA file")
+    if not chosen.notice and chosen.model and (trained := trained_band(make_model(chosen.model, chosen.abund))):
+        chosen = replace(chosen, notice=(":".join(f"{end:g}" for end in trained),))
     observations = [_observe_one(chosen, index, count) for index in range(1, count + 1)]
     return _named_apart(observations, chosen.files)
 
@@ -118,10 +122,23 @@ def make_problem(observations: Sequence[Observation], chosen: Choices) -> Proble
         problem = Problem(observations, make_model(chosen.model, chosen.abund), chosen.stat, crosscal=chosen.crosscal)
     parameters, priors = chosen_by.apply_actions(problem.parameters, chosen.actions)
     problem = Problem(observations, problem.model, chosen.stat, parameters, priors, chosen.crosscal)
-    if problem.degrees_of_freedom < 0:
+    range_warnings(problem)
+    if problem.degrees_of_freedom + len(problem.priors) < 0:
         raise UserError(
             f"{len(problem.names)} free parameters are more than the {problem.bins} fitted bins can decide",
             f"model '{chosen.model}'",
             "fix some with --fix, or group less",
         )
     return problem
+
+
+def range_warnings(problem: Problem) -> list[str]:
+    """Sentences about data outside the band that a learned component was trained for.
+
+    Raises
+    ------
+    UserError
+        Data where it has no photons at all.
+    """
+    bands = [(d.name, float(d.binned.energy_low.min()), float(d.binned.energy_high.max())) for d in problem.datasets]
+    return check_bands(problem.model, lambda key: problem.parameters[key].value, bands)

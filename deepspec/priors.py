@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,10 +37,62 @@ class Prior:
         safe = torch.where(inside, value, value.new_tensor(self._inside()))
         return torch.where(inside, self.distribution.log_prob(safe), value.new_tensor(-math.inf))
 
+    @property
+    def normal(self) -> tuple[float, float] | None:
+        """Mean and sigma of a normal prior without limits, None for any other: such priors can be evaluated together."""
+        given = self.distribution
+        if type(given) is not torch.distributions.Normal or math.isfinite(self.low) or math.isfinite(self.high):
+            return None
+        return float(given.loc), float(given.scale)
+
     def _inside(self) -> float:
         if math.isfinite(self.low) and math.isfinite(self.high):
             return 0.5 * (self.low + self.high)
         return self.low + 1.0 if math.isfinite(self.low) else 0.0
+
+
+class JointPrior:
+    """The priors of a vector of parameters as one density; parameters without one are flat.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The parameters, in the order of the vectors.
+    priors : mapping of str to Prior
+        By name; those of other names have no say.
+    """
+
+    def __init__(self, names: Sequence[str], priors: Mapping[str, Prior]):
+        self.names = tuple(names)
+        known = {key: prior for key, prior in priors.items() if key in self.names}
+        # Normal ones, of which a learned component has a dozen, are evaluated together.
+        normal = {key: prior.normal for key, prior in known.items() if prior.normal is not None}
+        self._columns = [self.names.index(key) for key in normal]
+        self._mean, self._sigma = torch.tensor(list(normal.values()), dtype=torch.float64).reshape(-1, 2).unbind(-1)
+        self._offset = float((torch.log(self._sigma) + 0.5 * math.log(2.0 * math.pi)).sum())
+        self._others = [(self.names.index(key), prior) for key, prior in known.items() if key not in normal]
+
+    def log_prob(self, theta: Tensor) -> Tensor:
+        """ln density, shape (...,), of vectors (..., P)."""
+        deviation = (theta[..., self._columns] - self._mean) / self._sigma
+        total = -0.5 * (deviation**2).sum(-1) - self._offset
+        for column, prior in self._others:
+            total = total + prior.log_prob(theta[..., column])
+        return total
+
+    def terms(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """First and positive second derivative of -2 ln density (B, P), and its value (B,), at vectors (B, P)."""
+        first, second = torch.zeros_like(theta), torch.zeros_like(theta)
+        first[:, self._columns] = 2.0 * (theta[:, self._columns] - self._mean) / self._sigma**2
+        second[:, self._columns] = (2.0 / self._sigma**2).expand(len(theta), -1)
+        for column, prior in self._others:
+            x = theta[:, column].detach().clone().requires_grad_()
+            with torch.enable_grad():
+                value = -2.0 * prior.log_prob(x)
+                (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+                bend = torch.autograd.grad(slope.sum(), x)[0] if slope.requires_grad else torch.zeros_like(x)
+            first[:, column], second[:, column] = slope.detach(), bend.clamp(min=0.0)
+        return first, second, -2.0 * self.log_prob(theta).detach()
 
 
 class _LogUniform(torch.distributions.Distribution):

@@ -14,7 +14,7 @@ from deepspec.models.base import Grid, Kind, Parameter
 from deepspec.models.model import Model
 from deepspec.observation import Observation
 from deepspec.parameters import ParameterSet
-from deepspec.priors import Prior
+from deepspec.priors import JointPrior, Prior, parse_prior
 from deepspec.statistics import STATISTICS, choose_statistic
 
 
@@ -73,7 +73,8 @@ class Problem:
     parameters : ParameterSet, optional
         Values, limits, links; the model's defaults otherwise. Cross-calibration constants are added when missing.
     priors : mapping of str to Prior, optional
-        By parameter key; only free parameters may carry one.
+        By parameter key; only free parameters may carry one. They take the place of those that components bring along
+        (`Parameter.prior`), which hold otherwise.
     crosscal : bool
         Give every observation after the first a free constant, ``crosscal_2.factor`` and so on.
 
@@ -102,14 +103,15 @@ class Problem:
         keys = [f"crosscal_{i}.factor" if crosscal and i > 1 else None for i in range(1, len(observations) + 1)]
         self.datasets = tuple(Dataset(o, statistic, k) for o, k in zip(observations, keys, strict=True))
         self.parameters = parameters if parameters is not None else default_parameters(self.model, keys)
-        self.priors = {self.parameters.key(k): p for k, p in (priors or {}).items()}
-        for key in self.priors:
+        given = {self.parameters.key(k): p for k, p in (priors or {}).items()}
+        for key in given:
             if key not in self.parameters.free:
                 raise UserError(
                     f"{key} has a prior but is not free",
-                    f"prior '{self.priors[key].text}'",
+                    f"prior '{given[key].text}'",
                     "thaw it or drop the prior",
                 )
+        self.priors = {**default_priors(self.parameters), **given}
         self.parameters = _inside_priors(self.parameters, self.priors)
 
     @property
@@ -129,8 +131,23 @@ class Problem:
 
     @property
     def degrees_of_freedom(self) -> int:
-        """Bins minus free parameters."""
+        """Bins minus free parameters; those that a prior holds may take up less, see `effective_parameters`."""
         return self.bins - len(self.names)
+
+    def effective_parameters(self, theta: Tensor) -> float:
+        """How many parameters the data decide: trace of F (F + prior)^-1 at `theta` (P,), the number of free ones without priors.
+
+        F is the Fisher matrix of the statistic. A parameter on which the data have no say counts 0.
+        """
+        if not self.priors:
+            return float(len(self.names))
+        with torch.no_grad():
+            whole = self.linearise(theta.unsqueeze(0)).fisher[0]
+            held = self._joint_prior.terms(theta.unsqueeze(0))[1][0]
+            scale = torch.diagonal(whole).clamp(min=1e-300).rsqrt()
+            inverse = torch.linalg.pinv(whole * scale.unsqueeze(-1) * scale, hermitian=True)
+            lost = (torch.diagonal(inverse) * scale**2 * held).sum()
+        return float(len(self.names)) - float(lost)
 
     def with_parameters(self, parameters: ParameterSet) -> Problem:
         """The same observations and model with other parameter settings."""
@@ -172,10 +189,15 @@ class Problem:
 
     def log_prior(self, theta: Tensor) -> Tensor:
         """ln prior density, shape (...,); 0 without priors."""
-        total = theta.new_zeros(theta.shape[:-1])
-        for key, prior in self.priors.items():
-            total = total + prior.log_prob(theta[..., self.names.index(key)])
-        return total
+        return self._joint_prior.log_prob(theta)
+
+    @property
+    def _joint_prior(self) -> JointPrior:
+        """All priors as one density; made anew when other parameters are free."""
+        kept = self.__dict__.get("_joint")
+        if kept is None or kept.names != self.names:
+            kept = self.__dict__["_joint"] = JointPrior(self.names, self.priors)
+        return kept
 
     def log_prob(self, theta: Tensor) -> Tensor:
         """-statistic/2 + ln prior, shape (...,): the log posterior up to a constant."""
@@ -276,7 +298,7 @@ class Problem:
             chain = self._chain(theta)
             gradient = gradient if chain is None else torch.einsum("bv,bvp->bp", gradient, chain)
             if self.priors:
-                first, _, extra = self._prior_terms(theta)
+                first, _, extra = self._joint_prior.terms(theta)
                 value, gradient = value + extra, gradient + first
         bad = ~torch.isfinite(value) | ~torch.isfinite(gradient).all(-1) | ~self.parameters.check_links(theta)
         return torch.where(bad, torch.full_like(value, torch.inf), value), gradient
@@ -298,27 +320,12 @@ class Problem:
             gradient = gradient + (jacobian @ slope.unsqueeze(-1)).squeeze(-1)
             fisher = fisher + (jacobian * weight.unsqueeze(-2)) @ jacobian.transpose(-1, -2)
         if self.priors:
-            first, second, extra = self._prior_terms(theta)
+            first, second, extra = self._joint_prior.terms(theta)
             value, gradient = value + extra, gradient + first
             fisher = fisher + torch.diag_embed(second)
         bad = ~torch.isfinite(value) | ~torch.isfinite(gradient).all(-1) | ~torch.isfinite(fisher).all((-1, -2))
         bad = bad | ~self.parameters.check_links(theta)
         return Linearisation(torch.where(bad, torch.full_like(value, torch.inf), value), gradient, fisher)
-
-    def _prior_terms(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """First and positive second derivative of -2 ln prior (B, P), and its value (B,)."""
-        first, second = torch.zeros_like(theta), torch.zeros_like(theta)
-        total = theta.new_zeros(len(theta))
-        for key, prior in self.priors.items():
-            column = self.names.index(key)
-            x = theta[:, column].detach().clone().requires_grad_()
-            with torch.enable_grad():
-                value = -2.0 * prior.log_prob(x)
-                (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
-                bend = torch.autograd.grad(slope.sum(), x)[0] if slope.requires_grad else torch.zeros_like(x)
-            first[:, column], second[:, column] = slope.detach(), bend.clamp(min=0.0)
-            total = total + value.detach()
-        return first, second, total
 
     @property
     def free_norms(self) -> list[int]:
@@ -345,6 +352,12 @@ def default_parameters(model: Model, factors: Sequence[str | None] = ()) -> Para
         if key is not None:
             described[key] = Parameter("factor", 1.0, "", 0.0, 0.1, 10.0, 1e10, log=True)
     return ParameterSet(described)
+
+
+def default_priors(parameters: ParameterSet) -> dict[str, Prior]:
+    """The priors that components bring along, of the parameters that are free."""
+    texts = {key: parameters[key].parameter.prior for key in parameters.free}
+    return {key: parse_prior(text) for key, text in texts.items() if text}
 
 
 def _inside_priors(parameters: ParameterSet, priors: Mapping[str, Prior]) -> ParameterSet:

@@ -42,18 +42,16 @@ class Bins:
             flux[..., self.wide] += np.add.reduceat(shape, self._between, axis=-1)[..., ::2]
         return flux
 
-    def sparse(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The same as rows of a sparse matrix (n, 600) in CSR form: starts of the rows (n + 1,), columns, values."""
+    def sparse(self, transposed: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The matrix (n, 600) of shares, or its transpose, in CSR form: starts of the rows, columns, values."""
         inner = [np.arange(self.first[i] + 1, self.last[i]) for i in self.wide]
-        rows = [
-            np.arange(len(self)),
-            np.arange(len(self)),
-            *(np.full(len(c), i) for i, c in zip(self.wide, inner, strict=True)),
-        ]
+        own = np.arange(len(self))
+        rows = np.concatenate([own, own, *(np.full(len(c), i) for i, c in zip(self.wide, inner, strict=True))])
         columns = np.concatenate([self.first, self.last, *inner])
         values = np.concatenate([self.low, self.high, *(np.ones(len(c)) for c in inner)])
-        rows, used = np.concatenate(rows), values != 0.0
+        used = values != 0.0
         rows, columns, values = rows[used], columns[used], values[used]
+        rows, columns = (columns, rows) if transposed else (rows, columns)
         order = np.lexsort((columns, rows))
-        starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(self)))])
-        return starts, columns[order], values[order]
+        counts = np.bincount(rows, minlength=COUNT if transposed else len(self))
+        return np.concatenate([[0], np.cumsum(counts)]), columns[order], values[order]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ class Perceptron:
 
     def __init__(self, arrays: Arrays, prefix: str, sizes: list[int]):
         self.layers = []
-        for index, (into, out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for index, (into, out) in enumerate(pairwise(sizes)):
             weight = taken(arrays, f"{prefix}.{2 * index}.weight", (out, into))
             self.layers.append((np.ascontiguousarray(weight.T), taken(arrays, f"{prefix}.{2 * index}.bias", (out,))))
 

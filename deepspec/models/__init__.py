@@ -42,6 +42,8 @@ COMPONENTS = Registry(
         "expabs": "deepspec.models.factors:ExponentialRollOff",
         "highecut": "deepspec.models.factors:HighEnergyCutoff",
         "gabs": "deepspec.models.factors:GaussianAbsorption",
+        # learned from data
+        "deepspec": "deepspec.learned.component:Deepspec",
         # operations on a whole spectrum
         "zashift": "deepspec.models.convolution:RedshiftAdditive",
         "cflux": "deepspec.models.convolution:EnergyFlux",

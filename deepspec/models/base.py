@@ -43,6 +43,8 @@ class Parameter:
         An integer that selects a method; it can never be fitted.
     log : bool
         Positive scale parameter: searched and started in its logarithm.
+    prior : str
+        Prior that a fit uses unless another is given, as `priors.parse_prior` reads it; empty for none.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Parameter:
     frozen: bool = False
     switch: bool = False
     log: bool = False
+    prior: str = ""
 
 
 def NORM(unit: str = "", default: float = 1.0) -> Parameter:
@@ -181,6 +184,8 @@ class Component:
         Where the formula is from, for the documentation.
     twice_differentiable : bool
         False where automatic differentiation cannot see inside (XSPEC's library).
+    takes_file : bool
+        True where the class takes the name in braces that may follow its name in a model: ``deepspec{FILE}``.
     kinks : tuple of str
         Parameters along which a table is interpolated by straight lines: their second derivative jumps from knot to knot,
         so curvatures are taken by differences of the gradient.
@@ -193,6 +198,7 @@ class Component:
     source: str = ""
     origin: str = "native"
     twice_differentiable: bool = True
+    takes_file: bool = False
     kinks: tuple[str, ...] = ()
 
     def __repr__(self) -> str:

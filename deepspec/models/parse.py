@@ -75,7 +75,11 @@ def component_named(name: str, file: str | None = None) -> Component:
 
         return load_table_model(file, lower)
     if file is not None:
-        raise UserError(f"'{name}' takes no file in braces", remedy="only atable, mtable and etable do")
+        if lower in COMPONENTS and COMPONENTS[lower].takes_file:
+            if not file.strip():
+                raise UserError(f"the braces after {lower} are empty", remedy=f"write {lower}{{NAME}} or {lower} alone")
+            return COMPONENTS[lower](file.strip())
+        raise UserError(f"'{name}' takes no file in braces", remedy="only atable, mtable, etable and deepspec do")
     if lower.startswith("xs_"):
         return _from_xspec(name[3:])
     if lower in COMPONENTS:

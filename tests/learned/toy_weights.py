@@ -34,15 +34,28 @@ def toy_modules(latent: int = 3, flow: bool = True, seed: int = 1, **settings):
             else None
         )
         with torch.no_grad():
-            last = (decoder.branch.net if config.kind == "deeponet" else decoder.net)[-1]
-            last.weight.mul_(4.0)  # spectra that differ visibly over N(0,1)
             if config.kind == "deeponet":
-                # falling like a source: a slope of about -3 in ln E, which spans 4.25
-                last.bias[config.templates] = -6.0
+                _bend(decoder, config)
             if made is not None:
                 for parameter in made.parameters():
-                    parameter.add_(0.3 * torch.randn_like(parameter))
+                    parameter.add_(0.1 * torch.randn_like(parameter))
     return decoder, made
+
+
+def _bend(decoder, config) -> None:
+    """Make z1 the slope of the spectrum, z2 its curvature, and all of them together the amplitudes of faint wiggles."""
+    *hidden, last = decoder.branch.net
+    z = 1.5 * torch.randn(2000, config.latent)
+    features = z
+    for part in hidden:
+        features = part(features)
+    targets = torch.zeros(len(z), last.out_features)
+    targets[:, : config.templates] = 0.3 * z @ torch.randn(config.latent, config.templates)
+    targets[:, config.templates] = -1.5 + z[:, 0]
+    targets[:, config.templates + 1] = -0.5 + 0.5 * z[:, 1 % config.latent]
+    found = torch.linalg.lstsq(torch.cat([features, torch.ones(len(z), 1)], -1), targets).solution
+    last.weight.copy_(found[:-1].T)
+    last.bias.copy_(found[-1])
 
 
 def toy_weights(folder: str | Path, latent: int = 3, flow: bool = True, seed: int = 1, **settings) -> Path:
