@@ -16,10 +16,10 @@ from deepspec.training.stage import seeded
 
 LEVELS = (1e2, 1e3, 1e4, 1e5)
 """Expected source counts at which an encoder is examined, as far as it is trained for them."""
-PER_CLASS = 24
+PER_CLASS = 16
 """Sources of each class, on average, at each level."""
-DRAWS = 16
-"""Points of each posterior for the width of the flux."""
+DRAWS = 12
+"""Points of each posterior for the width of the flux, in pairs on opposite sides of its mean."""
 
 
 class Examination:
@@ -53,7 +53,8 @@ class Examination:
         for number, level in enumerate(self.levels):
             simulator = Simulator(cameras, replace(settings, counts=(level, level)))
             self.observed.append(simulator(sources.shape, sources.label, chosen, seeded(device, 3, number)))
-        self.noise = torch.randn((DRAWS, size, dimension), generator=seeded(device, 4), device=device)
+        half = torch.randn((DRAWS // 2, size, dimension), generator=seeded(device, 4), device=device)
+        self.noise = torch.cat([half, -half])
         self.cameras = cameras
 
     @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 
 import numpy as np
@@ -12,9 +13,11 @@ from deepspec.errors import UserError
 from deepspec.learned.checkpoint import read_weights, write_weights
 from deepspec.learned.encoder import standardised
 from deepspec.learned.modules import load_encoder
+from deepspec.training import encoder_figures
 from deepspec.training.elbo import part, seen, through
 from deepspec.training.encoder_figures import Examination, within
 from deepspec.training.encoder_stage import EncoderStage
+from deepspec.training.loop import run
 from deepspec.training.observations import fold
 from deepspec.training.sources import CLASS_NAMES
 from tests.training.noisy import small_config, toy_decoder, write_catalogue
@@ -166,6 +169,38 @@ def test_right_widths_hold_two_thirds_of_the_truths():
 def test_levels_outside_of_the_training_are_not_examined(stage):
     found = Examination(stage.cameras, (10.0, 20.0), stage.stream.settings, 5, per_class=2)
     assert found.levels == (20.0,)
+
+
+def test_the_loop_runs_it_and_a_cut_run_goes_on_with_the_same_losses(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(encoder_figures, "LEVELS", (300.0,))
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    config = small_config("encoder", steps=4)
+    config = config.with_changes({"run": {"log_every": 1, "validate_every": 2}})
+
+    def made():
+        return EncoderStage(config, seed=1, previous=weights)
+
+    for folder in (whole, cut):
+        folder.mkdir()
+    run(made(), whole)
+    stage = made()
+    forward = stage.batch
+
+    def interrupted(step):
+        if step == 3:
+            raise KeyboardInterrupt
+        return forward(step)
+
+    stage.batch = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        run(stage, cut)
+    run(made(), cut, resume=True)
+    first, second = (
+        [row["loss"] for row in csv.DictReader((f / "encoder.csv").read_text().splitlines())] for f in (whole, cut)
+    )
+    assert len(first) == 4
+    assert first == second
+    assert read_weights(whole / "encoder.h5").encoder is not None
 
 
 def test_weights_hold_the_encoder_and_leave_the_rest(stage, weights, tmp_path):
