@@ -20,6 +20,7 @@ COMMANDS = Registry(
         "fake": "deepspec_cli.fake:command",
         "train": "deepspec_cli.train:command",
         "tables": "deepspec_cli.tables:command",
+        "weights": "deepspec_cli.weights:command",
     },
 )
 """Command -> module; the modules import nothing heavy before they run."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from deepspec import choices as chosen_by
-from deepspec.assembly import choices_of, make_problem, observe
+from deepspec.assembly import choices_of, make_problem, observe, range_warnings
 from deepspec.catalogue import components
 from deepspec.choices import Choices, make_choices
 from deepspec.errors import UserError
@@ -34,8 +34,10 @@ from deepspec.results import FitResult
 from deepspec.summary import (
     data_result,
     flux_results,
+    latent_warnings,
     limit_warnings,
     parameter_results,
+    prior_result,
     start_warning,
     statistic_result,
     whole_band_warning,
@@ -147,6 +149,7 @@ def fit(
     problem = make_problem(observations, chosen)
     warnings = [f"{name} has changed since the fit in {config}" for name in changed]
     warnings += [text for o in observations if (text := whole_band_warning(o))]
+    warnings += range_warnings(problem, bands, chosen.redshift)
     found = _settle(problem, chosen, progress, warnings)
     return _report(found, chosen, bands, observations, warnings, started, command, progress)
 
@@ -279,6 +282,8 @@ def _report(
     warnings = [*warnings, *limit_warnings(problem, best.theta, best.at_limit), *best.warnings]
     starts = len(best.start_values)
     warnings += start_warning(starts, best.agreeing)
+    prior = prior_result(problem, best.theta)
+    warnings += latent_warnings(prior)
     profiled = found.profiles.intervals if found.profiles else ()
     wider = found.wider.intervals if found.wider else ()
     seconds = time.perf_counter() - started
@@ -301,6 +306,7 @@ def _report(
         covariance={"names": list(problem.names), "matrix": found.covariance.tolist()}
         if chosen.errors != "none"
         else None,
+        prior=prior,
         grids=found.grids,
         warnings=tuple(dict.fromkeys(warnings)),
         settings=problem.model.settings,

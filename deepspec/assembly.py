@@ -10,7 +10,7 @@ from deepspec import choices as chosen_by
 from deepspec.choices import Choices
 from deepspec.errors import UserError
 from deepspec.io import read_observation
-from deepspec.learned.domain import check_bands, trained_band
+from deepspec.learned.domain import check_bands, flux_warnings, trained_band
 from deepspec.models.model import Model
 from deepspec.models.xspec import Settings, xspec_component
 from deepspec.observation import Observation
@@ -132,13 +132,26 @@ def make_problem(observations: Sequence[Observation], chosen: Choices) -> Proble
     return problem
 
 
-def range_warnings(problem: Problem) -> list[str]:
-    """Sentences about data outside the band that a learned component was trained for.
+def range_warnings(
+    problem: Problem, fluxes: Sequence[tuple[float, float]] = (), redshift: float | None = None
+) -> list[str]:
+    """Sentences about data outside the band that a learned component was trained for, and about fluxes it does not know.
+
+    Parameters
+    ----------
+    problem : Problem
+    fluxes : sequence of (low, high) [keV]
+        Bands whose fluxes are wanted, and with a `redshift` their luminosities in the rest frame.
 
     Raises
     ------
     UserError
         Data where it has no photons at all.
     """
-    bands = [(d.name, float(d.binned.energy_low.min()), float(d.binned.energy_high.max())) for d in problem.datasets]
-    return check_bands(problem.model, lambda key: problem.parameters[key].value, bands)
+
+    def value(key: str) -> float:
+        return problem.parameters[key].value
+
+    data = [(d.name, float(d.binned.energy_low.min()), float(d.binned.energy_high.max())) for d in problem.datasets]
+    asked = [*fluxes, *((low / (1.0 + redshift), high / (1.0 + redshift)) for low, high in fluxes if redshift)]
+    return check_bands(problem.model, value, data) + flux_warnings(problem.model, value, asked)

@@ -15,7 +15,13 @@ from deepspec.registry import did_you_mean
 
 
 def describe(component: Component) -> dict[str, Any]:
-    """Name, kind, origin, parameters with units, defaults and limits (the norm last), text and source."""
+    """Name, kind, origin, parameters with units, defaults and limits (the norm last), text and source.
+
+    Raises
+    ------
+    UserError
+        The component is read from a file that is not there.
+    """
     parameters = [*component.parameters, *([component.norm] if component.kind is Kind.ADDITIVE else [])]
     text = inspect.getdoc(type(component)) or ""
     text = text.split("\nParameters\n")[0].replace("``", "").strip()
@@ -62,8 +68,22 @@ def components(names: Sequence[str] = (), kind: str | None = None, xspec: bool =
     elif xspec:
         found = [_from_definition(d) for d in _definitions().values() if d.kind != "acn"]
     else:
-        found = [describe(COMPONENTS[name]()) for name in COMPONENTS]
+        found = [describe(component) for component in present()]
     return [item for item in found if kind is None or item["kind"] == kind]
+
+
+def present() -> list[Component]:
+    """Every native component; one that is read from a file only if the file is there."""
+    made = []
+    for name in COMPONENTS:
+        component = COMPONENTS[name]()
+        if component.takes_file:
+            try:
+                _ = component.parameters
+            except UserError:
+                continue
+        made.append(component)
+    return made
 
 
 def _named(name: str, xspec: bool) -> dict[str, Any]:

@@ -107,15 +107,15 @@ def _sums(m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, variance
 
 
-def expected_total(predicted: Iterable, free: int = 0) -> ExpectedStatistic:
+def expected_total(predicted: Iterable, free: float = 0) -> ExpectedStatistic:
     """Mean and variance of the summed C-stat of one or more data sets.
 
     Parameters
     ----------
     predicted : sequence of arrays or Tensors [count]
         Predicted counts of each data set.
-    free : int
-        Number of fitted parameters; 0 gives Kaastra's figures, which are for fixed parameters. Fitting lowers
+    free : float
+        Number of fitted parameters (those that priors hold count in part); 0 gives Kaastra's figures, which are for fixed parameters. Fitting lowers
         the mean by one per parameter, and the variance by two where bins hold counts but not where most are
         empty: two times the share of bins with m > 1 is taken off (measured in tests/test_expected.py).
 

@@ -163,6 +163,21 @@ def statistic_lines(result: FitResult) -> list[Any]:
     return lines
 
 
+def latent_lines(result: FitResult) -> list[Padding]:
+    """How far out the coordinates of each learned component lie in their prior, and what was minimised."""
+    if not result.prior or not result.prior["latents"]:
+        return []
+    lines = [
+        f"{label}: |z|^2 = {found['square']:.1f} for {found['dimension']} coordinates, as far out as "
+        f"{100.0 * found['probability']:.2g} % of the sources trained on"
+        for label, found in result.prior["latents"].items()
+    ]
+    lines.append(
+        f"statistic with priors {result.prior['objective']:.2f}; the data decide {result.prior['effective_parameters']:.1f} parameters"
+    )
+    return [_indented(line, "dim", by=11) for line in lines]
+
+
 def flux_table(fluxes: Sequence[FluxResult]) -> Table:
     """A line per flux: band, kind, value with its interval, unit, and whether the band leaves the data."""
     table = _table("band [keV]", "flux", "value", "unit", "", whole=[0, 1, 2])
@@ -190,7 +205,8 @@ def fit_table(result: FitResult) -> Group:
     """Everything `deepspec fit` prints."""
     parts: list[Any] = [data_block(result.data)]
     parts += [Text.assemble(("model   ", "bold"), result.model), *settings_lines(result), Text()]
-    parts += [parameter_table(result), Text(), *statistic_lines(result), engine_line(result), Text()]
+    parts += [parameter_table(result), Text(), *statistic_lines(result), engine_line(result)]
+    parts += [*latent_lines(result), Text()]
     if result.fluxes:
         parts.append(flux_table(result.fluxes))
     if not result.converged:
@@ -243,6 +259,74 @@ def component_details(item: dict[str, Any]) -> Group:
 
 def _limit(value: float | None) -> str:
     return "" if value is None or abs(value) >= 1e20 else f"{value:g}"
+
+
+# --- weights --------------------------------------------------------------------------------------------------------
+
+
+def weights_table(found: Iterable[dict[str, Any]]) -> Table:
+    """A line per file of weights: name, whose, latent coordinates, size, hash, when it was made, what it is."""
+    table = _table("name", "from", "latents", "size", "hash", "made", "what", right=[2, 3], whole=[0, 1, 2, 3, 4])
+    for item in found:
+        whose = "yours" if item["own"] else "package"
+        if "wrong" in item:
+            table.add_row(item["name"], whose, "", "", "", "", item["wrong"], style="yellow")
+            continue
+        card, size = item["card"], f"{item['bytes'] / 1e6:.1f} MB"
+        made, what = str(card.get("made", "")), str(card.get("summary", ""))
+        table.add_row(item["name"], whose, str(item["latent"]), size, item["sha256"][:12], made, what)
+    return table
+
+
+def weights_details(item: dict[str, Any]) -> Group:
+    """The file, its networks, and the card entry by entry."""
+    networks = ", ".join(f"{name} {count:,}" for name, count in item["parameters"].items())
+    rows = {
+        "file": item["file"],
+        "sha256": item["sha256"],
+        "size": f"{item['bytes'] / 1e6:.2f} MB",
+        "coordinates": f"{item['latent']}, z1 to z{item['latent']}, each with the prior N(0,1)",
+        "trained on": f"data of {item['band'][0]:g}-{item['band'][1]:g} keV; photons in {item['range'][0]:g}-{item['range'][1]:g} keV",
+        "weights": networks,
+    }
+    lines: list[Any] = [_entry(name, value) for name, value in rows.items()]
+    for name, config in item["networks"].items():
+        lines.append(_entry(name, ", ".join(f"{k} {_short(v)}" for k, v in config.items())))
+    for name, value in item["card"].items():
+        if name != "band":
+            lines += _card_lines(str(name), value)
+    return Group(*lines)
+
+
+def _entry(name: str, value: Any) -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(width=14, style="bold")
+    grid.add_column(overflow="fold")
+    grid.add_row(name.replace("_", " "), str(value))
+    return grid
+
+
+def _card_lines(name: str, value: Any) -> list[Any]:
+    """One entry of a card: a line, or a table where it is a list of records of the same kind."""
+    records = isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
+    if records:
+        table = _table(*(str(key).replace("_", " ") for key in value[0]))
+        for row in value:
+            table.add_row(*(_short(row.get(key)) for key in value[0]))
+        return [_entry(name, ""), Padding(table, (0, 0, 0, 2))]
+    if isinstance(value, dict):
+        nested = [line for key, inner in value.items() for line in _card_lines(str(key), inner)]
+        return [_entry(name, ""), Padding(Group(*nested), (0, 0, 0, 2))]
+    return [_entry(name, _short(value))]
+
+
+def _short(value: Any) -> str:
+    """A value of a card as people write it."""
+    if isinstance(value, float):
+        return quantity(value) if value == value else "-"
+    if isinstance(value, list):
+        return " ".join(map(_short, value))
+    return "" if value is None else str(value)
 
 
 # --- fake spectra ---------------------------------------------------------------------------------------------------

@@ -106,7 +106,8 @@ class FitResult:
     data : tuple of DataResult
     engine : dict with name, starts, steps, evaluations, seconds, agreeing
     goodness : dict or None
-    correlations : dict with `names` and `matrix`, or None
+    covariance : dict with `names` and `matrix`, or None
+    prior : dict with `objective`, `effective_parameters` and `latents` where parameters have priors, else None
     grids : steppar results
     warnings : tuple of str
     settings : dict; choices that are no parameters, by component
@@ -124,6 +125,7 @@ class FitResult:
     engine: dict[str, Any]
     goodness: dict[str, Any] | None = None
     covariance: dict[str, Any] | None = None
+    prior: dict[str, Any] | None = None
     grids: tuple[dict, ...] = ()
     warnings: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from torch import Tensor
 from deepspec.expected import expected_total
 from deepspec.fluxes import flux_with_errors, luminosity_with_errors
 from deepspec.io.summary import usable_band
+from deepspec.learned.domain import learned_leaves
 from deepspec.observation import Observation
 from deepspec.problem import Dataset, Problem
 from deepspec.results import DataResult, FluxResult, ParameterResult, StatisticResult
@@ -103,11 +104,12 @@ def statistic_result(problem: Problem, theta: Tensor) -> StatisticResult:
         ]
     value = sum(part["value"] for part in per_data)
     pure = problem.statistic_name == "cstat"
-    expected = expected_total(counts, free=len(problem.names)) if pure else None
+    decided = problem.effective_parameters(theta)
+    expected = expected_total(counts, free=decided) if pure else None
     return StatisticResult(
         name=problem.statistic_name,
         value=value,
-        dof=problem.degrees_of_freedom,
+        dof=problem.bins - round(decided),
         bins=problem.bins,
         why=" ".join(dict.fromkeys(part["why"] for part in per_data)),
         formula="; ".join(dict.fromkeys(d.statistic.formula for d in problem.datasets)),
@@ -116,6 +118,49 @@ def statistic_result(problem: Problem, theta: Tensor) -> StatisticResult:
         expected_sigma=expected.sigma if expected else None,
         expected_p=expected.p_value(value) if expected else None,
     )
+
+
+def prior_result(problem: Problem, theta: Tensor) -> dict[str, Any] | None:
+    """What the priors say of the best fit; None where there are none.
+
+    Returns
+    -------
+    dict
+        ``objective``, statistic - 2 ln prior, which was minimised; ``effective_parameters``, how many the data decide; ``latents``,
+        for each learned component the squared distance of its coordinates from the middle of their prior N(0,1), their
+        number, and the probability that a source of the trained population lies as far out.
+    """
+    learned = learned_leaves(problem.model)
+    if not problem.priors and not learned:
+        return None
+    values = problem.parameters.with_vector(theta.tolist())
+    latents = {}
+    for leaf in learned:
+        z = torch.tensor([values[leaf.keys[name]].value for name in leaf.component.latents], dtype=torch.float64)
+        square = (z**2).sum()
+        tail = torch.special.gammaincc(torch.tensor(0.5 * len(z), dtype=torch.float64), 0.5 * square)
+        latents[leaf.label] = {"square": float(square), "dimension": len(z), "probability": float(tail)}
+    with torch.no_grad():
+        objective = float(problem.objective(theta))
+    return {
+        "objective": objective,
+        "effective_parameters": problem.effective_parameters(theta),
+        "latents": latents,
+    }
+
+
+#: A source whose latent coordinates lie farther out than all but this part of the trained population is called unlike it.
+UNLIKELY = 1e-3
+
+
+def latent_warnings(prior: Mapping[str, Any] | None) -> list[str]:
+    """A sentence for every learned component whose coordinates lie far outside their prior."""
+    return [
+        f"{label}: the coordinates lie farther out (|z|^2 = {found['square']:.1f} for {found['dimension']}) than those of one in "
+        f"{1.0 / max(found['probability'], 1e-12):.2g} sources that the weights were trained on: the source is unlike them"
+        for label, found in (prior or {}).get("latents", {}).items()
+        if found["probability"] < UNLIKELY
+    ]
 
 
 def flux_results(

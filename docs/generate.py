@@ -73,10 +73,10 @@ def component_section(component) -> str:
 
 def components() -> str:
     """Every native component, by kind."""
-    from deepspec.models import COMPONENTS
+    from deepspec.catalogue import present
     from deepspec.models.base import Kind
 
-    made = [COMPONENTS[name]() for name in COMPONENTS]
+    made = present()
     parts = []
     for kind in Kind:
         chosen = [component for component in made if component.kind is kind]
@@ -129,7 +129,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "components": components,
     **{
         f"command {name}": lambda name=name: command(name)
-        for name in ("fit", "models", "info", "fake", "train", "tables")
+        for name in ("fit", "models", "info", "fake", "train", "tables", "weights")
     },
 }
 

@@ -71,14 +71,33 @@ def check_bands(model: Model, value: Callable[[str], float], bands: Iterable[tup
         for leaf, factor in found:
             (bottom, top), trained = leaf.component.energy_range, leaf.component.trained_band
             shift = "" if factor == 1.0 else f" (at the source; 1 + z = {factor:.4g})"
-            seen = f"{name}: the fitted bins reach from {low:.3g} to {high:.3g} keV"
+            seen = f"the fitted bins reach from {low:.3g} to {high:.3g} keV"
             if low * factor < bottom * (1.0 - SLACK) or high * factor > top * (1.0 + SLACK):
                 inner = max(bottom, trained[0]) / factor, min(top, trained[1]) / factor
                 raise UserError(
-                    f"the fitted bins reach from {low:.3g} to {high:.3g} keV, and {leaf.label} knows {bottom:g}-{top:g} keV{shift}",
+                    f"{seen}, and {leaf.label} knows {bottom:g}-{top:g} keV{shift}",
                     name,
                     f"choose energies it knows, --notice {inner[0]:.3g}:{inner[1]:.3g}, or another model",
                 )
             if low * factor < trained[0] * (1.0 - SLACK) or high * factor > trained[1] * (1.0 + SLACK):
-                warnings.append(f"{seen}, and {leaf.label} was trained for {trained[0]:g}-{trained[1]:g} keV{shift}")
+                warnings.append(
+                    f"{name}: {seen}, and {leaf.label} was trained for {trained[0]:g}-{trained[1]:g} keV{shift}"
+                )
+    return warnings
+
+
+def flux_warnings(model: Model, value: Callable[[str], float], bands: Iterable[tuple[float, float]]) -> list[str]:
+    """Sentences about flux bands [keV] of which a learned component knows only a part: the rest adds nothing to the flux."""
+    warnings = []
+    learned = learned_leaves(model)
+    for leaf, factor in stretched(model.tree, value):
+        if leaf in learned:
+            low, high = (end / factor for end in leaf.component.energy_range)
+            warnings += [
+                f"the flux of {leaf.label} in {a:.3g}-{b:.3g} keV is that of {max(a, low):.3g}-{min(b, high):.3g} keV: it has no photons outside"
+                if b > low and a < high
+                else f"{leaf.label} has no photons in {a:.3g}-{b:.3g} keV"
+                for a, b in bands
+                if a < low * (1.0 - 1e-6) or b > high * (1.0 + 1e-6)
+            ]
     return warnings
