@@ -8,9 +8,8 @@ import torch
 
 from deepspec.errors import UserError
 from deepspec.learned.checkpoint import read_weights, write_weights
-from deepspec.learned.decoder import DecoderConfig, build_decoder
-from deepspec.learned.encoder import EncoderConfig, build_encoder, parameter_count
-from deepspec.training.config import TrainConfig
+from deepspec.learned.encoder import parameter_count
+from deepspec.training.config import TrainConfig, load_config
 from deepspec.training.joint_stage import JointStage
 from tests.training.noisy import small_config, toy_decoder
 from tests.training.test_encoder_stage import train
@@ -72,10 +71,24 @@ def test_a_decoder_cannot_be_held_here():
         TrainConfig.from_dict({"stage": {"joint": {"decoder_rate": 0.0}}})
 
 
-def test_the_published_size_with_two_latent_coordinates():
-    """475,206 parameters are quoted for the plain autoencoder of the talks; these settings come within three."""
-    decoder = build_decoder(
-        DecoderConfig(latent=2, templates=10, moving=10, trunk_width=48, trunk_layers=3, branch=(96, 96))
+@pytest.mark.parametrize(("preset", "published"), [("talk2", 475_206), ("talk16", None)])
+def test_presets_of_the_talks_take_a_step(preset, published):
+    config = load_config(preset=preset).with_changes(
+        {
+            "cameras": {"names": ["pn"], "relatives": 0},
+            "populations": {"block": 64, "blocks": 1},
+            "stage": {"joint": {"batch": 8}},
+        }
     )
-    encoder = build_encoder(EncoderConfig(latent=2, widths=(320, 256, 256)))
-    assert parameter_count(decoder) + parameter_count(encoder) == 475_209
+    stage = JointStage(config, seed=1)
+    try:
+        loss, _ = stage.module(stage.batch(0), 0)
+        loss.backward()
+    finally:
+        stage.close()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(p.grad).all() for p in stage.module.parameters())
+    assert stage.previous is None
+    assert stage.module.decoder.latent == (2 if preset == "talk2" else 16)
+    if published is not None:
+        assert parameter_count(stage.module) == pytest.approx(published, abs=50)
