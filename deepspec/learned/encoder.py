@@ -36,6 +36,8 @@ LARGEST_SPREAD = 2.0
 """Standard deviation of c without signal."""
 AREA_FLOOR = 1e-3
 """Relative effective area where there is no channel, or none that is used."""
+RATIOS = (0.02, 2.0)
+"""Background scalings beyond these look like them: the training draws none, and less than the first hardly differs from none."""
 CHANNELS = 4
 """Numbers per bin that an encoder sees."""
 GLOBALS = 2
@@ -197,7 +199,7 @@ class Encoder(nn.Module):
     Notes
     -----
     Every constant that the answer depends on is a buffer, stored with the weights: the shifts and scales that bring features
-    near N(0,1), the floor of the area, the limits of c.
+    near N(0,1), the floor of the area, the limits of c and of the background scaling.
     """
 
     def __init__(self, config: EncoderConfig):
@@ -207,7 +209,7 @@ class Encoder(nn.Module):
         self.register_buffer("scale", torch.tensor([1.2, 0.6, 0.6, 1.2]))
         self.register_buffer("global_offset", torch.tensor([6.0, -2.0]))
         self.register_buffer("global_scale", torch.tensor([2.0, 1.5]))
-        self.register_buffer("limits", torch.tensor([LARGEST_OFFSET, LARGEST_SPREAD, AREA_FLOOR]))
+        self.register_buffer("limits", torch.tensor([LARGEST_OFFSET, LARGEST_SPREAD, AREA_FLOOR, *RATIOS]))
         self.body = ENCODERS[config.kind](config)
         below = torch.tril_indices(config.dimension, config.dimension, offset=-1)
         self.register_buffer("_below", below[0] * config.dimension + below[1], persistent=False)
@@ -226,7 +228,8 @@ class Encoder(nn.Module):
         share = n * DETECTOR_COUNT / n.sum(-1, keepdim=True).clamp(min=1.0)
         channels = torch.stack([torch.log1p(n), torch.sqrt(share), torch.log1p(scaled), torch.log(seen.area)], dim=-2)
         net, _ = seen.strength()
-        whole = torch.cat([torch.log(net), torch.log(seen.ratio.clamp(1e-4, 10.0)).expand_as(net)], dim=-1)
+        ratio = torch.clamp(seen.ratio, self.limits[3], self.limits[4])
+        whole = torch.cat([torch.log(net), torch.log(ratio).expand_as(net)], dim=-1)
         channels = (channels - self.offset.unsqueeze(-1)) / self.scale.unsqueeze(-1)
         return channels, (whole - self.global_offset) / self.global_scale
 

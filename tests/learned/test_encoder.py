@@ -164,6 +164,18 @@ def test_divergence_is_that_of_two_gaussians():
     assert mixed == 0
 
 
+def test_constants_come_from_the_weights():
+    """An encoder loaded from weights keeps the constants of its training, whatever the code says later."""
+    network, seen = encoder("mlp"), observed(3)
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    before = network(seen).mean
+    for name in ("offset", "scale", "global_offset", "global_scale", "limits"):
+        network.load_state_dict({**state, name: 1.5 * state[name]})
+        assert not torch.equal(network(seen).mean, before), name
+    network.load_state_dict(state)
+    assert torch.equal(network(seen).mean, before)
+
+
 def test_log_density_is_that_of_a_gaussian():
     answer = encoder("mlp")(observed(3))
     at = answer.draw(torch.randn(3, 5, generator=torch.Generator().manual_seed(2)))
