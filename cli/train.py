@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +16,10 @@ from deepspec_cli.options import several
 
 if TYPE_CHECKING:
     from deepspec.training.log import Progress
+
+
+REAL_SHARE = 0.25
+"""Share of real spectra in a batch when a catalogue is given and no share."""
 
 
 @click.command(short_help="Train the learned component, or a stage of it.")
@@ -47,7 +52,7 @@ if TYPE_CHECKING:
     "--data",
     type=click.Path(),
     metavar="FILE",
-    help="Catalogue of real spectra (`deepspec dataset build`), for the stage joint.",
+    help="Catalogue of real spectra (`deepspec dataset build`) for the stages encoder and joint; a quarter of each batch unless stage.NAME.real says otherwise.",
 )
 @click.option(
     "--responses",
@@ -95,12 +100,14 @@ def _configuration(path, preset, stage, steps, rate, data, responses, **more):
     from deepspec.training.config import load_config
 
     config = load_config(path, preset, more["set"])
-    for name in config.stages if stage == "all" else [stage]:
+    run = config.stages if stage == "all" else [stage]
+    for name in run:
         for key, value in (("steps", steps), ("rate", rate)):
             if value is not None:
                 config = config.with_changes({"stage": {name: {key: value}}}, f"--{key}")
-    if data is not None:
-        config = config.with_changes({"stage": {"joint": {"catalogue": data}}}, "--data")
+    for name in {"encoder", "joint"} & set(run) if data is not None else ():
+        share = config.stage[name].real or REAL_SHARE
+        config = config.with_changes({"stage": {name: {"catalogue": data, "real": share}}}, "--data")
     if responses is not None:
         config = config.with_changes({"cameras": {"folder": responses}}, "--responses")
     return config
@@ -132,9 +139,9 @@ def showing(quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
 
 
 def line(now: Progress) -> None:
-    """One line on stderr for each validation."""
+    """One line on stderr for each validation, with its first figures; the log has them all."""
     if now.validated:
-        figures = "".join(f", {name} {value:.4g}" for name, value in now.validation.items())
+        figures = "".join(f", {name} {value:.4g}" for name, value in islice(now.validation.items(), 4))
         left = f", {now.seconds_left / 60:.0f} min left" if now.step < now.steps else ""
         text = f"{now.stage} {now.step}/{now.steps}: loss {now.loss:.4g}, {now.speed:,.0f} spectra/s{figures}{left}"
         click.echo(text, err=True)

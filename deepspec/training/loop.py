@@ -199,8 +199,8 @@ def note(now: Run, log: CsvLog, speed: float, validating: bool, group: Group, re
     row |= {"rate": rate_at(settings, options.final, now.step - 1), "spectra_per_s": round(speed, 1)}
     if validating:
         now.validation = validate(now)
-        row |= now.validation
-    log.write(row, [*row, *(name for name in now.validation if name not in row)])
+    figures = {f"validation {name}" if name in row else name: value for name, value in now.validation.items()}
+    log.write({**row, **figures} if validating else row, [*row, *figures])
     if report is not None:
         left = (settings.steps - now.step) * settings.batch * group.world / speed
         progress = Progress(

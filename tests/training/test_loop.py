@@ -128,6 +128,12 @@ def test_it_learns_and_logs(whole):
     )
 
 
+def test_a_figure_of_validation_does_not_replace_one_of_training(whole):
+    last = losses(whole)[-1]
+    assert float(last["validation loss"]) == pytest.approx(float(last["rms"]) ** 2)
+    assert last["loss"] != last["validation loss"]
+
+
 def test_a_row_of_the_log_is_the_mean_since_the_last(whole, tmp_path):
     run(ToyStage(toy_config(log_every=7)), tmp_path)
     single, rows = losses(whole), losses(tmp_path)
