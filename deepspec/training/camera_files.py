@@ -31,7 +31,10 @@ _LEAST_AREA = 0.005
 
 
 def from_folder(
-    path: str | Path, rmf_dir: str | Path | None = None, report: Callable[[str], None] | None = None
+    path: str | Path,
+    rmf_dir: str | Path | None = None,
+    report: Callable[[str], None] | None = None,
+    most: int = 64,
 ) -> list[Camera]:
     """Cameras of the spectra in a folder and the folders in it: their responses, and the shapes of their backgrounds.
 
@@ -43,6 +46,8 @@ def from_folder(
         Folder of canned matrices.
     report : callable, optional
         Called with a sentence for each file that gave no camera.
+    most : int
+        As many cameras at most; of a larger folder files are taken in an order drawn at random, always the same.
 
     Returns
     -------
@@ -59,24 +64,33 @@ def from_folder(
         raise UserError("no such folder", source=path, remedy="give the folder of spectra with their ARF and RMF")
     found: dict[tuple[str, ...], Camera] = {}
     reasons: list[str] = []
-    for file in _spectra(folder):
+    for file in _sampled(_spectra(folder), most):
+        if len(found) >= most:
+            break
         try:
             observation = read_observation(file, rmf_dir=rmf_dir, strict=True)
             key, made = _camera_of(observation, str(file.relative_to(folder)))
         except UserError as error:
-            reasons.append(str(error))
+            reasons.append(f"{file.name}: {error.problem}")
             if report is not None:
                 report(str(error))
             continue
         found.setdefault(key, made)
     if not found:
-        first = f" ({reasons[0].rstrip('.')}{', and others' if len(reasons) > 1 else ''})" if reasons else ""
+        first = f" ({reasons[0]}{', and others' if len(reasons) > 1 else ''})" if reasons else ""
         raise UserError(
             f"no spectrum with a response was found{first}",
             source=path,
-            remedy="give a folder of spectra whose ANCRFILE and RESPFILE are there, or --rmf-dir FOLDER for canned RMFs",
+            remedy="give a folder of spectra with their ARF and RMF, or set DEEPSPEC_RMF_DIR to where canned RMFs lie",
         )
-    return list(found.values())
+    return sorted(found.values(), key=lambda made: made.name)
+
+
+def _sampled(files: list[Path], most: int) -> list[Path]:
+    """In their order if they are few, else shuffled, so that the first ones are a fair sample."""
+    if len(files) <= most:
+        return files
+    return [files[i] for i in np.random.default_rng(0).permutation(len(files))]
 
 
 def _spectra(folder: Path) -> list[Path]:
@@ -84,7 +98,7 @@ def _spectra(folder: Path) -> list[Path]:
     chosen = []
     for file in sorted(folder.rglob("*")):
         name = file.name.lower().removesuffix(".gz")
-        other = any(word in name for word in ("bkg", "bgspec", "back", "rmf", "arf", "rsp", "lightc", "image"))
+        other = any(word in name for word in ("bkg", "bgspec", "back", "rmf", "arf", "rsp.", "lightc", "image"))
         if name.endswith(SPECTRUM_ENDINGS) and not other and file.is_file():
             chosen.append(file)
     return chosen

@@ -88,13 +88,36 @@ def test_what_is_no_ccd_is_refused():
 def test_a_folder_without_spectra_is_refused(tmp_path):
     with pytest.raises(UserError, match="no such folder; give the folder of spectra"):
         from_folder(tmp_path / "absent")
-    with pytest.raises(UserError, match="no spectrum with a response was found; give a folder"):
+    with pytest.raises(
+        UserError, match="no spectrum with a response was found; give a folder of spectra with their ARF and RMF"
+    ):
         from_folder(tmp_path)
     write_small(tmp_path)
     said = []
     with pytest.raises(UserError, match=r"was found \(.*worse than 0\.5 keV: no CCD"):
         from_folder(tmp_path, report=said.append)
     assert len(said) == 1
+
+
+@pytest.mark.slow
+def test_pipeline_products_with_canned_matrices(shared_data, tmp_path):
+    for number in ("0007", "000E", "0001"):
+        for file in (shared_data / "field_4xmm").glob(f"P*PN*SPEC{number}.FTZ"):
+            shutil.copy(file, tmp_path)
+        shutil.copy(next((shared_data / "field_4xmm").glob(f"P*PN*SRCARF{number}.FTZ")), tmp_path)
+    said = []
+    made = from_folder(tmp_path, rmf_dir=shared_data / "responses", report=said.append)
+    # Source 0001 lies in another row of the detector, whose matrix is not at hand
+    assert [each.name[-12:] for each in made] == ["SPEC0007.FTZ", "SPEC000E.FTZ"]
+    assert len(said) == 1
+    assert "is not there" in said[0]
+    assert all(each.band == pytest.approx((0.3, 10.0), abs=0.1) for each in made)
+    assert (made[0].area != made[1].area).any()
+    assert (made[0].background != made[1].background).any()
+    assert len(from_folder(tmp_path, rmf_dir=shared_data / "responses", most=1)) == 1
+    with pytest.raises(UserError, match=r"not there, and others\); give a folder .* or set DEEPSPEC_RMF_DIR") as caught:
+        from_folder(tmp_path)
+    assert str(caught.value).count(";") == 1
 
 
 SETS = ("pn_ngc7793_ulx4", "acis_3c273", "erosita_pks0447")
