@@ -1,7 +1,7 @@
 """The learned component fitted to counts: the package's own engine on the decoder's grid, 600 bins for every camera.
 
 The folded matrix is summed over photon energies once per spectrum (`panel.Bins.matrix`), which makes a fit cheap enough to
-compare many files of weights; tests hold it against tbabs*deepspec through `deepspec.fit`.
+compare many files of weights; tests hold it against tbabs*deepspec in the bins of the response.
 """
 
 from __future__ import annotations
@@ -14,52 +14,15 @@ from panel import NH, Bins, Case, halves
 from torch import Tensor
 
 from deepspec.inference.maximum import MaximumOptions, maximum
-from deepspec.learned.decoder import CEILING
-from deepspec.learned.grids import EDGES, ENERGY_WEIGHTS
-from deepspec.models.base import NORM, Grid, Parameter
-from deepspec.models.model import Model
+from deepspec.learned.checkpoint import read_weights
+from deepspec.learned.component import LIMIT, PRIOR
+from deepspec.learned.finding import find_weights
+from deepspec.learned.tabulated import Tabulated
+from deepspec.models.base import NORM, Parameter
 from deepspec.parameters import ParameterSet
 from deepspec.priors import parse_prior
 from deepspec.problem import Problem
 from deepspec.statistics.base import Statistic
-
-#: Limits of the latent coordinates, far out in their prior N(0,1).
-LATENT = 10.0
-
-
-class Shapes:
-    """A decoder in float64, with its exact derivatives.
-
-    Parameters
-    ----------
-    decoder : ComposedDecoder
-    """
-
-    def __init__(self, decoder: torch.nn.Module):
-        self.decoder = decoder.double().eval().requires_grad_(False)
-        self.latent = decoder.latent
-        self.weights = torch.as_tensor(ENERGY_WEIGHTS)
-        with torch.no_grad():
-            self.table = decoder.table()
-
-    def __call__(self, z: Tensor) -> Tensor:
-        """Photons cm^-2 s^-1 per bin at norm 1, shape (..., 600)."""
-        return self.decoder(z, self.table)
-
-    def slopes(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Photons (B, 600) and their derivatives (B, latent, 600), for z of shape (B, latent)."""
-        directions = torch.eye(self.latent, dtype=z.dtype).unsqueeze(1).expand(-1, len(z), -1)
-
-        def along(direction: Tensor) -> tuple[Tensor, Tensor]:
-            return torch.func.jvp(lambda at: self.decoder.log_density(at, self.table), (z,), (direction,))
-
-        log_density, slopes = torch.func.vmap(along, out_dims=(None, 1))(directions)
-        shape = self.decoder.decoder.normalised(log_density)
-        # Beyond its ceiling the density does not depend on the coordinates; only a runaway tail gets there.
-        top = log_density[:, self.decoder.decoder.inside].amax(-1, keepdim=True)
-        slopes = torch.where((log_density < top + CEILING).unsqueeze(1), slopes, torch.zeros_like(slopes))
-        mean = slopes @ (shape * self.weights).unsqueeze(-1)
-        return shape, shape.unsqueeze(1) * (slopes - mean)
 
 
 class LearnedProblem(Problem):
@@ -67,23 +30,23 @@ class LearnedProblem(Problem):
 
     Parameters
     ----------
-    shapes : Shapes
+    shapes : Tabulated
     bins : Bins
     statistic : Statistic, optional
         In place of that of the observed counts.
     """
 
-    def __init__(self, shapes: Shapes, bins: Bins, statistic: Statistic | None = None):
+    def __init__(self, shapes: Tabulated, bins: Bins, statistic: Statistic | None = None):
         self.shapes = shapes
         self.model = SimpleNamespace(smooth=True)
         self.statistics = statistic if statistic is not None else bins.statistic()
         self.datasets = (SimpleNamespace(binned=bins, statistic=self.statistics, name="", factor=None),)
-        latent = [Parameter(f"z{i}", 0.0, "", -LATENT, -LATENT, LATENT, LATENT) for i in range(1, shapes.latent + 1)]
+        latent = [Parameter(f"z{i}", 0.0, "", -LIMIT, -LIMIT, LIMIT, LIMIT) for i in range(1, shapes.latent + 1)]
         every = [Parameter("nH", 0.1, "10^22", *NH[:1], *NH, NH[1]), *latent, NORM()]
         self.parameters = ParameterSet({f"deepspec.{p.name}": p for p in every})
-        self.priors = {f"deepspec.{p.name}": parse_prior("normal(0,1)") for p in latent}
+        self.priors = {f"deepspec.{p.name}": parse_prior(PRIOR) for p in latent}
         self.matrix = torch.as_tensor(bins.matrix)
-        self.sigma = _cross_section()
+        self.sigma = torch.as_tensor(bins.sigma)
 
     @property
     def free_norms(self) -> list[int]:
@@ -92,12 +55,15 @@ class LearnedProblem(Problem):
 
     def predict(self, theta: Tensor) -> list[Tensor]:
         """Expected source counts, shape (..., n)."""
-        absorbed = self.shapes(theta[..., 1:-1]) * torch.exp(-theta[..., :1] * self.sigma)
-        return [theta[..., -1:] * (absorbed @ self.matrix)]
+        return [theta[..., -1:] * self._at_norm_one(theta)]
+
+    def _at_norm_one(self, theta: Tensor) -> Tensor:
+        shape = torch.from_numpy(self.shapes.shape(theta[..., 1:-1].numpy()))
+        return (shape * torch.exp(-theta[..., :1] * self.sigma)) @ self.matrix
 
     def jacobian(self, theta: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Expected counts (B, n) and their exact derivatives (B, P, n)."""
-        shape, slopes = self.shapes.slopes(theta[:, 1:-1])
+        shape, slopes = map(torch.from_numpy, self.shapes.shape_and_slopes(theta[:, 1:-1].numpy()))
         through = torch.exp(-theta[:, :1] * self.sigma)
         rows = torch.cat([(-self.sigma * shape).unsqueeze(1), slopes, shape.unsqueeze(1)], 1) * through.unsqueeze(1)
         folded = rows @ self.matrix
@@ -107,27 +73,8 @@ class LearnedProblem(Problem):
 
     def norm_columns(self, theta: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Expected counts (B, n) and counts per unit norm (B, 1, n)."""
-        absorbed = self.shapes(theta[:, 1:-1]) * torch.exp(-theta[:, :1] * self.sigma)
-        column = absorbed @ self.matrix
+        column = self._at_norm_one(theta)
         return [(theta[:, -1:] * column, column.unsqueeze(1))]
-
-    def log_prior(self, theta: Tensor) -> Tensor:
-        """-|z|^2 / 2: the density without its constant, so that the objective is the statistic plus |z|^2."""
-        return -0.5 * (theta[..., 1:-1] ** 2).sum(-1)
-
-    def _prior_terms(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        latent = torch.zeros_like(theta)
-        latent[:, 1:-1] = theta[:, 1:-1]
-        second = torch.zeros_like(theta)
-        second[:, 1:-1] = 2.0
-        return 2.0 * latent, second, (latent**2).sum(-1)
-
-
-def _cross_section() -> Tensor:
-    """-ln(transmission) of tbabs at nH = 1 on the decoder's grid, shape (600,)."""
-    with torch.no_grad():
-        found = Model("tbabs*powerlaw").components["tbabs"].evaluate(Grid(EDGES), nH=torch.ones(1, dtype=torch.float64))
-    return -torch.log(found).reshape(-1)
 
 
 def effective_parameters(problem: LearnedProblem, theta: Tensor) -> float:
@@ -162,10 +109,18 @@ class Learned:
     """
 
     def __init__(self, weights: str | Path, starts: int = 16):
-        decoder, self.facts = load(weights)
-        self.shapes = Shapes(decoder)
+        found = read_weights(find_weights(str(weights)))
+        self.shapes = Tabulated(found)
         self.options = MaximumOptions(starts=starts, draws=6 * starts)
-        self.facts |= {"latent": self.shapes.latent, "starts": starts}
+        self.facts = {
+            "file": Path(found.path).name,
+            "sha256": found.sha256[:12],
+            "numbers": found.count(),
+            "decoder": found.decoder.config,
+            "flow": None if found.flow is None else found.flow.config,
+            "latent": self.shapes.latent,
+            "starts": starts,
+        }
 
     def row(self, case: Case, bins: Bins, seeds: range | tuple, classical: list[dict]) -> dict:
         """Columns of the learned fit; the half-count scores are written into the rows of the classical ones."""
@@ -176,7 +131,7 @@ class Learned:
         free = effective_parameters(problem, best.theta)
         return {
             "learned": best.statistic,
-            "prior": best.value - best.statistic,
+            "prior": float((best.theta[1:-1] ** 2).sum()),
             "effective": free,
             "learned_aic": best.statistic + 2.0 * free,
             "learned_nH": float(best.theta[0]),
@@ -194,20 +149,3 @@ class Learned:
         with torch.no_grad():
             score = float(LearnedProblem(self.shapes, bins, second).statistic(best.theta))
         return {"learned_train": best.statistic, "learned_score": score}
-
-
-def load(weights: str | Path) -> tuple[torch.nn.Module, dict]:
-    """The decoder, with its flow if there is one, and what to call it."""
-    from deepspec.learned.checkpoint import read_weights
-    from deepspec.learned.finding import find_weights
-    from deepspec.learned.modules import load_decoder
-
-    path = find_weights(str(weights))
-    found = read_weights(path)
-    facts = {
-        "file": Path(path).name,
-        "sha256": found.sha256[:12],
-        "numbers": found.count(),
-        "decoder": found.decoder.config,
-    }
-    return load_decoder(found, dtype=torch.float64), facts | {"flow": None if found.flow is None else found.flow.config}

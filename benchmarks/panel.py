@@ -21,6 +21,8 @@ from deepspec.binned import BACKGROUND_MATTERS
 from deepspec.inference.maximum import MaximumOptions, maximum
 from deepspec.io import read_observation
 from deepspec.learned.grids import DETECTOR_EDGES, EDGES, STEP
+from deepspec.models.absorption import TBabs
+from deepspec.models.base import Grid
 from deepspec.models.model import Model
 from deepspec.observation import RICH_BACKGROUND, WANTED_BACKGROUND, Observation
 from deepspec.parameters import ParameterSet
@@ -243,6 +245,8 @@ class Bins:
     counts, background, ratio : ndarray, shape (n,); the last two None without a background
     matrix : ndarray, shape (600, n) [cm2 s]
         From photons per bin of the learned component's grid to counts.
+    sigma : ndarray, shape (600,) [1e-22 cm2]
+        Cross-section of tbabs as it acts on the bins of the response, which resolve its lines more or less.
     digest : str
         Of everything a fit depends on, responses included.
     """
@@ -251,6 +255,7 @@ class Bins:
     background: np.ndarray | None
     ratio: np.ndarray | None
     matrix: np.ndarray
+    sigma: np.ndarray
     digest: str
 
     @property
@@ -278,8 +283,9 @@ def bins_of(observation: Observation) -> Bins:
     digest = hashlib.sha256()
     for array in (binned.counts, background, ratio, folded.edges, folded.matrix):
         digest.update(b"none" if array is None else np.ascontiguousarray(array, dtype="<f8").tobytes())
-    matrix = shares(EDGES, folded.edges) @ folded.matrix
-    return Bins(binned.counts, background, ratio, matrix, digest.hexdigest())
+    share = shares(EDGES, folded.edges)
+    sigma = share @ TBabs().sigma(Grid(folded.edges.copy())).numpy() / np.maximum(share.sum(1), 1e-300)
+    return Bins(binned.counts, background, ratio, share @ folded.matrix, sigma, digest.hexdigest())
 
 
 def shares(edges: np.ndarray, onto: np.ndarray) -> np.ndarray:

@@ -72,7 +72,7 @@ def bins_kept(case: Case, out: Path) -> Bins:
         with np.load(path) as found:
             if str(found["stamp"]) == stamp:
                 region = [found[k] if k in found else None for k in ("background", "ratio")]
-                return Bins(found["counts"], *region, found["matrix"], str(found["digest"]))
+                return Bins(found["counts"], *region, found["matrix"], found["sigma"], str(found["digest"]))
     except (OSError, KeyError, zipfile.BadZipFile):
         pass
     bins = bins_of(case.read())

@@ -16,9 +16,13 @@ from hypothesis import strategies as st
 from deepspec.errors import UserError
 from deepspec.inference.maximum import MaximumOptions, maximum
 from deepspec.io import read_observation
-from deepspec.learned.decoder import ComposedDecoder, DecoderConfig, build_decoder
+from deepspec.learned.checkpoint import Weights, read_weights, write_weights
+from deepspec.learned.decoder import DecoderConfig, build_decoder
 from deepspec.learned.flow import FlowConfig, build_flow
 from deepspec.learned.grids import DETECTOR_EDGES, EDGES
+from deepspec.learned.modules import checked, section
+from deepspec.models.model import Model
+from deepspec.problem import Problem, default_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("panel", "real_tables", "learned_map", "real_spectra")
@@ -49,7 +53,7 @@ def bins(panel, observation):
     return panel.bins_of(observation)
 
 
-def decoder(moving: int = 0, flow: bool = False, combine: str = "log") -> ComposedDecoder:
+def weights(moving: int = 0, flow: bool = False, combine: str = "log") -> Weights:
     torch.manual_seed(3)
     config = DecoderConfig(
         latent=3,
@@ -62,7 +66,7 @@ def decoder(moving: int = 0, flow: bool = False, combine: str = "log") -> Compos
         combine=combine,
     )
     made = build_flow(FlowConfig(latent=3, transforms=1, bins=4, hidden=(8,))) if flow else None
-    return ComposedDecoder(build_decoder(config), made)
+    return checked(Weights(section(build_decoder(config)), None if made is None else section(made)))
 
 
 # --- panel and bins -------------------------------------------------------------------------------------------------
@@ -139,7 +143,7 @@ def test_digest_sees_counts_and_response(panel, observation, bins):
 @pytest.mark.parametrize("options", [{}, {"moving": 2}, {"flow": True}, {"combine": "both"}], ids=str)
 def test_derivatives_are_exact(modules, bins, options):
     learned = modules["learned_map"]
-    problem = learned.LearnedProblem(learned.Shapes(decoder(**options)), bins)
+    problem = learned.LearnedProblem(learned.Tabulated(weights(**options)), bins)
     theta = torch.tensor([[0.3, 0.5, -1.0, 0.2, 2.0], [2.0, 0.0, 0.7, -0.4, 0.1]], dtype=torch.float64)
     ((counts, columns),) = problem.jacobian(theta)
     assert torch.allclose(counts, problem.predict(theta)[0], rtol=1e-12)
@@ -152,7 +156,7 @@ def test_derivatives_are_exact(modules, bins, options):
 
 def test_learned_fit_recovers_counts_of_its_own(modules, panel, bins):
     learned = modules["learned_map"]
-    shapes = learned.Shapes(decoder())
+    shapes = learned.Tabulated(weights())
     problem = learned.LearnedProblem(shapes, bins)
     truth = torch.tensor([0.2, 0.8, -0.5, 0.3, 1.0], dtype=torch.float64)
     truth[-1] *= 3e4 / float(problem.predict(truth)[0].sum())
@@ -161,14 +165,15 @@ def test_learned_fit_recovers_counts_of_its_own(modules, panel, bins):
     best = maximum(known, MaximumOptions(starts=8, draws=48))
     assert best.converged
     assert best.value <= float(known.objective(truth)) + 1e-6
-    assert best.value == pytest.approx(best.statistic + float((best.theta[1:-1] ** 2).sum()), rel=1e-9)
+    offset = 3 * np.log(2 * np.pi)
+    assert best.value == pytest.approx(best.statistic + float((best.theta[1:-1] ** 2).sum()) + offset, rel=1e-9)
     free = learned.effective_parameters(known, best.theta)
     assert 2.0 < free <= 5.0
 
 
 def test_effective_parameters_fall_with_the_counts(modules, panel, bins):
     learned = modules["learned_map"]
-    shapes = learned.Shapes(decoder())
+    shapes = learned.Tabulated(weights())
     theta = torch.tensor([0.2, 0.8, -0.5, 0.3, 1.0], dtype=torch.float64)
     found = []
     for total in (30.0, 3e3, 3e5):
@@ -178,6 +183,21 @@ def test_effective_parameters_fall_with_the_counts(modules, panel, bins):
         known = learned.LearnedProblem(shapes, bins, panel.STATISTICS["cstat"].from_tensors(probe.predict(theta)[0]))
         found.append(learned.effective_parameters(known, theta))
     assert found[0] < found[1] < found[2] <= 5.0 + 1e-9
+
+
+def test_fit_is_that_of_the_component(modules, bins, observation, tmp_path):
+    """The same spectrum, absorber and prior as tbabs*deepspec, whose absorber has the finer bins of the response."""
+    write_weights(tmp_path / "toy.h5", weights())
+    model = f"tbabs*deepspec{{{tmp_path / 'toy.h5'}}}"
+    parameters = default_parameters(Model(model)).limit("tbabs.nH", 1e-4, 40.0)
+    general = Problem([observation], model, "wstat", parameters)
+    quick = modules["learned_map"].LearnedProblem(
+        modules["learned_map"].Tabulated(read_weights(tmp_path / "toy.h5")), bins
+    )
+    options = MaximumOptions(starts=6, draws=36)
+    slow, fast = maximum(general, options), maximum(quick, options)
+    assert fast.statistic == pytest.approx(slow.statistic, rel=3e-4)
+    assert fast.theta[-1] == pytest.approx(float(slow.theta[-1]), rel=2e-2)
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
@@ -270,10 +290,7 @@ def test_folder_without_spectra_is_refused(modules, tmp_path):
 
 @pytest.mark.slow
 def test_whole_script_on_two_real_spectra(modules, shared_data, tmp_path):
-    from deepspec.learned.checkpoint import Weights, write_weights
-    from deepspec.learned.modules import section
-
-    write_weights(tmp_path / "toy.h5", Weights(section(decoder().decoder)))
+    write_weights(tmp_path / "toy.h5", weights())
     out = tmp_path / "out"
     words = ["--data", str(shared_data), "--out", str(out), "--only", "acis_sdssj1030", "xrt_pc_op313", "--starts", "2"]
     assert modules["real_spectra"].main([*words, "--weights", str(tmp_path / "toy.h5"), "--quick"]) == 0
