@@ -3,6 +3,10 @@
 Loss of one spectrum: -ln L(n | u, nH, c) at one draw of the encoder's answer, as a difference to the true model (simulated,
 background known: Cash) or to the saturated one (real, background measured: W), plus beta KL[q(u, v, c) || N(0,1) of u and v].
 c, the ln of expected source counts, has no prior: it separates brightness from spectrum.
+
+The bound makes an answer as narrow as the likelihood is at its mean, however wrong that mean: nothing in it widens an answer by
+what the encoder itself is unsure of. So some spectra are the decoder's own, drawn at known coordinates; their loss is -ln q of
+these, which is smallest for the true posterior, and counts the encoder's errors.
 """
 
 from __future__ import annotations
@@ -59,7 +63,7 @@ class NoisyLoss(nn.Module):
         return self._table
 
     def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean loss of the simulated and, if there are any, of the real spectra of a batch; what is logged.
+        """Mean loss of the simulated and, if there are any, of own and of real spectra of a batch; what is logged.
 
         Parameters
         ----------
@@ -72,6 +76,10 @@ class NoisyLoss(nn.Module):
         misfit, latent = self.simulated(batch)
         loss = robust(misfit, self.settings.knee) + beta * latent
         logged = {"misfit": misfit.detach().median(), "latent": latent.detach().mean()}
+        if "own_counts" in batch:
+            own = self.own(part(batch, "own_"))
+            loss = torch.cat([loss, robust(own, self.settings.knee)])
+            logged["own"] = own.detach().median()
         if "real_counts" in batch:
             real, its_latent = self.real(part(batch, "real_"))
             loss = torch.cat([loss, robust(real, self.settings.knee) + beta * its_latent])
@@ -89,6 +97,12 @@ class NoisyLoss(nn.Module):
         beneath = batch["expected_background"]
         terms = cash(batch["counts"], self.source_counts(point, batch) + beneath, batch["expected"] + beneath)
         return (terms * batch["valid"]).sum(-1)
+
+    def own(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """-ln density of the true (u, v, c) of the decoder's own spectra, shape (batch,) [nat]."""
+        answer = self.answer(seen(batch))
+        with torch.autocast(batch["counts"].device.type, enabled=False):
+            return -answer.log_density(batch["truth"])
 
     def real(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Misfit at one draw relative to the saturated model, and divergence, shapes (batch,) [nat]."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from deepspec.errors import UserError
 from deepspec.learned.checkpoint import Weights
 from deepspec.learned.decoder import ComposedDecoder
-from deepspec.learned.encoder import Encoder, build_encoder
+from deepspec.learned.encoder import Encoder, build_encoder, standardised
 from deepspec.learned.modules import load_decoder, load_encoder, section
 from deepspec.training.cameras import Camera, CameraBank
 from deepspec.training.elbo import NoisyLoss
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CAMERAS_PER_STEP = 4
 """Cameras in a batch, if its size is a multiple of it."""
-_NOISE, _REAL = 1, 2
+_NOISE, _REAL, _OWN = 1, 2, 3
 """Purposes of the random numbers of a step."""
 
 
@@ -75,7 +75,8 @@ class EncoderStage(Stage):
             tilt=config.cameras.tilt,
             cameras_per_step=math.gcd(simulated, CAMERAS_PER_STEP),
         )
-        self.stream = ObservationStream(self.sources, self.cameras, simulated, seed, rank, drawn)
+        self.mixed = MixedSources(self, self.sources, simulated)
+        self.stream = ObservationStream(self.mixed, self.cameras, simulated, seed, rank, drawn)
         self._examination: Examination | None = None
 
     def networks(self) -> NoisyLoss:
@@ -106,8 +107,8 @@ class EncoderStage(Stage):
     # --- batches ----------------------------------------------------------------------------------------------------
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """Simulated observations and their truth, and real ones with names that begin with "real_"."""
-        found = as_tensors(self.stream.batch(step), self.cameras)
+        """Simulated observations and their truth; those of the decoder's own spectra begin with "own_", real ones with "real_"."""
+        found = self.mixed.split(self.stream.batch(step), step, self.cameras)
         found["noise"] = self._noise(len(found["counts"]), self.generator(step, _NOISE))
         if self.catalogue is not None:
             real = self.real_batch(step)
@@ -159,6 +160,55 @@ class EncoderStage(Stage):
         self.sources.close()
         if self.catalogue is not None:
             self.catalogue.close()
+
+
+class MixedSources:
+    """Sources among which a share, evenly spread, is replaced by the decoder's own at coordinates drawn from N(0,1).
+
+    Parameters
+    ----------
+    stage : EncoderStage
+    sources : SourceStream
+    size : int
+        Sources per batch.
+    """
+
+    def __init__(self, stage: EncoderStage, sources: SourceStream, size: int):
+        self.stage, self.sources = stage, sources
+        place = np.arange(size + 1) * stage.settings.own
+        own = np.diff(np.floor(place)) > 0
+        self.own, self.others = (torch.as_tensor(np.flatnonzero(rows), device=stage.device) for rows in (own, ~own))
+        self._others = ~own
+
+    @torch.no_grad()
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Shapes (batch, 600) and labels (batch,)."""
+        shape, label = self.sources.batch(step)
+        if len(self.own):
+            module = self.stage.module
+            shape = shape.index_copy(0, self.own, module.decoder(self.coordinates(step), module.table()).to(shape))
+        return shape, label
+
+    def coordinates(self, step: int) -> Tensor:
+        """u of the decoder's own spectra, shape (n, D)."""
+        size = (len(self.own), self.stage.module.decoder.latent)
+        return torch.randn(size, generator=self.stage.generator(step, _OWN), device=self.stage.device)
+
+    def split(self, observed: ObservedBatch, step: int, cameras: CameraBank) -> dict[str, Tensor]:
+        """A batch as `NoisyLoss` takes it: the decoder's own spectra apart from the others."""
+        found = as_tensors(observed, cameras)
+        if not len(self.own):
+            return found
+        coordinate = torch.stack([standardised(observed.log_nH), observed.log_counts], -1)[self.own]
+        own = {f"own_{name}": found[name][self.own] for name in ("counts", "background", "ratio", "area", "valid")}
+        own["own_truth"] = torch.cat([self.coordinates(step), coordinate], -1)
+        matrix = found.pop("matrix")
+        runs = self._others.reshape(len(matrix), -1).sum(1)
+        return {name: value[self.others] for name, value in found.items()} | {
+            "matrix": matrix,
+            "runs": torch.as_tensor(runs),
+            **own,
+        }
 
 
 def chosen_cameras(settings: CameraConfig) -> list[Camera]:

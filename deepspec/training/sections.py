@@ -97,7 +97,8 @@ class RunConfig(Settings):
     precision : "float32", or "bfloat16" for matrix products
     compile : let torch compile the networks
     minutes : between two states on disk
-    log_every, validate_every : steps
+    log_every : steps from row to row of the log
+    validate_every : steps from validation to validation; weights are written then
     """
 
     precision: str = "float32"
@@ -119,7 +120,8 @@ class StageConfig(Settings):
 
     Attributes
     ----------
-    steps, batch : number of steps, and of spectra in each (per process)
+    steps : how many
+    batch : spectra in each step (per process)
     rate : highest learning rate
     warm_up : fraction of the steps in which the rate rises to it
     """
@@ -225,6 +227,7 @@ class EncoderStageConfig(VariationalConfig):
     ----------
     counts : least and most expected source counts, log-uniform
     knee : a misfit above it continues logarithmically
+    own : share of the simulated spectra that are the decoder's own, at known coordinates, and teach the encoder its widths
     catalogue : file of real spectra from `deepspec dataset build`; "" for none
     real : share of real spectra in each batch, if there is a catalogue
     decoder_rate : rate of decoder and prior as a fraction of the encoder's; 0 holds them
@@ -235,6 +238,7 @@ class EncoderStageConfig(VariationalConfig):
     rate: float = 1e-3
     counts: tuple = (50.0, 1e5)
     knee: float = 300.0
+    own: float = 0.5
     catalogue: str = ""
     real: float = 0.0
     decoder_rate: float = 0.0
@@ -247,6 +251,8 @@ class EncoderStageConfig(VariationalConfig):
         super().__post_init__()
         _require_range("counts", self.counts)
         require(self.knee > 0, "knee", self.knee, "positive")
+        require(0 <= self.own < 1, "own", self.own, "0 to below 1")
+        require(self.own == 0 or self.decoder_rate == 0, "own", self.own, "0 where the decoder moves")
         require(0 <= self.real < 1, "real", self.real, "0 to below 1")
         require(
             self.real == 0 or bool(self.catalogue), "catalogue", self.catalogue, "a file of real spectra if real > 0"
@@ -259,6 +265,7 @@ class JointStageConfig(EncoderStageConfig):
     """Everything at once on noisy counts: after the other stages with a small rate, or alone, the plain VAE."""
 
     rate: float = 1e-4
+    own: float = 0.0
     decoder_rate: float = 1.0
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ DECODER = {"latent": 3, "templates": 8, "trunk_width": 16, "trunk_layers": 2, "f
 
 def small_config(stage: str, **settings) -> TrainConfig:
     """One camera, few sources, small networks; `settings` are those of the stage."""
-    common = {"batch": 32, "steps": 60, "rate": 3e-3, "counts": [100.0, 2000.0]}
+    common = {"batch": 32, "steps": 60, "rate": 3e-3, "counts": [100.0, 2000.0], "own": 0.0}
     return TrainConfig.from_dict(
         {
             "decoder": DECODER,

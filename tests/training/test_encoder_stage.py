@@ -11,7 +11,7 @@ import torch
 
 from deepspec.errors import UserError
 from deepspec.learned.checkpoint import read_weights, write_weights
-from deepspec.learned.encoder import standardised
+from deepspec.learned.encoder import Posterior, column_density, standardised
 from deepspec.learned.modules import load_encoder
 from deepspec.training import encoder_figures
 from deepspec.training.elbo import part, seen, through
@@ -258,6 +258,60 @@ def test_real_spectra_go_through_their_own_matrices(weights, catalogue):
         assert torch.allclose(ours / ours.sum(-1, keepdim=True), theirs / theirs.sum(-1, keepdim=True), atol=1e-6)
     finally:
         stage.close()
+
+
+@pytest.mark.parametrize("own", [0.5, 0.3])
+def test_own_spectra_are_at_the_coordinates_that_the_loss_is_told(weights, own):
+    stage = EncoderStage(small_config("encoder", own=own), seed=1, previous=weights)
+    try:
+        batch, observed = stage.batch(2), stage.stream.batch(2)
+        count = len(batch["own_counts"])
+        assert count == int(32 * own)
+        assert len(batch["counts"]) == 32 - count == int(batch["runs"].sum())
+        with torch.no_grad():
+            shape = stage.module.decoder(batch["own_truth"][:, :3])
+        rows = stage.mixed.own
+        assert torch.allclose(observed.shape[rows], shape, rtol=1e-4, atol=1e-9)
+        assert torch.equal(observed.counts[rows], batch["own_counts"])
+        assert torch.equal(observed.counts[stage.mixed.others], batch["counts"])
+        assert torch.allclose(column_density(batch["own_truth"][:, -2]), 10 ** observed.log_nH[rows], rtol=1e-4)
+        assert torch.equal(batch["own_truth"][:, -1], observed.log_counts[rows])
+        # those that are left still go through the cameras they were seen with
+        photons = (observed.shape * torch.exp(observed.tilt))[stage.mixed.others]
+        left = through(photons, batch)
+        everyone = stage.cameras.fold(observed.shape * torch.exp(observed.tilt), observed.cameras)
+        assert torch.allclose(left, everyone[stage.mixed.others], rtol=1e-4)
+        loss, logged = stage.module(batch, 0)
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert "own" in logged
+    finally:
+        stage.close()
+
+
+def test_own_spectra_teach_widths_that_hold_the_truth(weights):
+    """-ln q of the truth is smallest where the widths are right: narrower and wider answers cost more."""
+    stage = EncoderStage(small_config("encoder", own=0.5), seed=1, previous=weights)
+    try:
+        train(stage, 40)
+        batch = part(stage.batch(50), "own_")
+    finally:
+        stage.close()
+    with torch.no_grad():
+        answer = stage.module.answer(seen(batch))
+        white = torch.linalg.solve_triangular(answer.tril, (batch["truth"] - answer.mean).unsqueeze(-1), upper=False)
+        best = float(white.square().mean().sqrt())
+
+        def loss(scale):
+            return float(-Posterior(answer.mean, scale * answer.tril).log_density(batch["truth"]).mean())
+
+        assert loss(best) < min(loss(0.7 * best), loss(1.4 * best))
+        assert float(stage.module.own(batch).mean()) == pytest.approx(loss(1.0), rel=1e-5)
+
+
+def test_own_spectra_need_a_decoder_that_is_held():
+    with pytest.raises(UserError, match="own"):
+        small_config("encoder", own=0.5, decoder_rate=0.1)
 
 
 def test_the_decoder_may_follow_at_a_small_rate(weights):
