@@ -125,8 +125,41 @@ def option_table(found, context) -> str:
     return table(["option", "meaning", "default"], [option_row(option, context) for option in options])
 
 
+# --- settings of training ---
+
+
+def described(kind: type) -> dict[str, str]:
+    """What the docstring of a settings class says of each field, base classes included."""
+    found: dict[str, str] = {}
+    for one in reversed(kind.__mro__):
+        text = inspect.cleandoc(vars(one).get("__doc__") or "")
+        _, _, body = re.sub(r"(?m)^Parameters\n-+", "Attributes\n----------", text).partition(
+            "Attributes\n----------\n"
+        )
+        for match in re.finditer(r"(?m)^([a-z][\w, ]*?)(?: : (.*))?$((?:\n    .*)*)", body.partition("\n\n")[0]):
+            first = "" if match[2] in ("int", "float", "str", "bool", "tuple of int") else match[2] or ""
+            said = " ".join(f"{first} {match[3]}".split())
+            found |= {name.strip(): said for name in match[1].split(",")}
+    return found
+
+
+def training_settings() -> str:
+    """Every section of a training configuration: names, defaults, meanings."""
+    from deepspec.training.config import NETWORKS, SECTIONS, STAGE_SECTIONS, TrainConfig
+
+    plain, parts = TrainConfig().as_dict(), []
+    kinds = {**SECTIONS, **NETWORKS, **{f"stage.{name}": kind for name, kind in STAGE_SECTIONS.items()}}
+    for name, kind in kinds.items():
+        values = plain["stage"][name.removeprefix("stage.")] if name.startswith("stage.") else plain[name]
+        meaning = described(kind)
+        rows = [[f"`{key}`", f"`{value!r}`", meaning.get(key, "")] for key, value in values.items()]
+        parts += [f"### [{name}]", table(["setting", "default", "meaning"], rows)]
+    return "\n\n".join(parts)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "components": components,
+    "training settings": training_settings,
     **{
         f"command {name}": lambda name=name: command(name)
         for name in ("fit", "models", "info", "fake", "train", "tables", "weights")
@@ -138,6 +171,8 @@ def renewed(text: str) -> str:
     """A page with its generated parts made anew."""
 
     def make(match: re.Match) -> str:
+        if match[1] not in PARTS:
+            return match[0]  # filled in by the program that measured it
         return f"<!-- begin {match[1]} -->\n\n{PARTS[match[1]]()}\n\n<!-- end {match[1]} -->"
 
     return re.sub(r"<!-- begin ([a-z ]+) -->.*?<!-- end \1 -->", make, text, flags=re.DOTALL)
