@@ -60,7 +60,7 @@ def find_weights(name: str | os.PathLike | None = None) -> Path:
     """
     text = DEFAULT if name is None else os.fspath(name).strip()
     path = Path(text).expanduser()
-    if path.suffix == SUFFIX or len(path.parts) > 1:
+    if path.suffix == SUFFIX or os.sep in text:
         if path.is_file():
             return path
         raise UserError("there is no such file of weights", path, "`deepspec weights list` shows what there is")
