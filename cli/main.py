@@ -19,8 +19,10 @@ COMMANDS = Registry(
         "info": "deepspec_cli.info:command",
         "fake": "deepspec_cli.fake:command",
         "train": "deepspec_cli.train:command",
+        "dataset": "deepspec_cli.dataset:command",
         "tables": "deepspec_cli.tables:command",
         "weights": "deepspec_cli.weights:command",
+        "plot": "deepspec_cli.plot:command",
     },
 )
 """Command -> module; the modules import nothing heavy before they run."""

@@ -162,7 +162,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "training settings": training_settings,
     **{
         f"command {name}": lambda name=name: command(name)
-        for name in ("fit", "models", "info", "fake", "train", "tables", "weights")
+        for name in ("fit", "models", "info", "fake", "train", "dataset", "tables", "weights", "plot")
     },
 }
 

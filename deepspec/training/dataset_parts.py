@@ -19,7 +19,7 @@ from deepspec.training import dataset_file
 from deepspec.training.dataset_file import COLUMNS, Writer, open_dataset, readable
 from deepspec.training.rebinning import Redistribution
 
-RETRIED = ("no matrix", "no area", "no background", "unreadable")
+RETRIED = ("no matrix", "no area", "no background", "unreadable", "twice")
 """Reasons that may be gone when a build goes on: these spectra are tried again."""
 _BLOCK = 4 * dataset_file.CHUNK
 

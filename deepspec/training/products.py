@@ -32,9 +32,11 @@ class Product:
         What the catalogue calls it: the file name of a pipeline product, else the path below the folder given.
     path : str
     obsid, camera, exposure : str
-        Empty if the header must say.
+        Empty if the name does not tell.
     number : int
-        Source number within the observation; -1 if the header must say.
+        Source number within the observation; -1 if unknown.
+    source : str
+        What is the same for all spectra of one source; empty if the header must say.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Product:
     camera: str = ""
     exposure: str = ""
     number: int = -1
+    source: str = ""
 
     def beside(self, kind: str) -> Path | None:
         """The pipeline product of another `kind` ("BGSPEC", "SRCARF") of the same source, if it is there."""
@@ -93,9 +96,8 @@ def _walk(top: Path) -> Iterator[Product]:
             path = os.path.join(folder, name)
             if match := PIPELINE.fullmatch(name):
                 obsid, camera, exposure, number = match.group(1, 2, 3, 4)
-                yield Product(
-                    name.upper(), path, obsid, CAMERA_NAMES[camera.upper()], exposure.upper(), int(number, 16)
-                )
+                camera, at = CAMERA_NAMES[camera.upper()], int(number, 16)
+                yield Product(name.upper(), path, obsid, camera, exposure.upper(), at, f"{obsid}/{at}")
             elif ORDINARY.fullmatch(name):
                 ordinary.append(path)
         backgrounds = _backgrounds(ordinary) if len(ordinary) > 1 else set()
