@@ -68,11 +68,9 @@ def build(ctx, folders, out, as_json, **choices):
 
     Spectra are XMM pipeline products (P<observation><camera><exposure>SRSPEC<source>.FTZ with BGSPEC and SRCARF) and other PHA
     files whose headers name background, area and matrix. Counts go to 238 bins in 0.3-10 keV; each response matrix is kept
-    once. What is left out is listed, with the reason, in FILE.rejected.csv and in the file itself.
+    once. What is left out is listed, with the reason, in a .rejected.csv beside the catalogue and in the catalogue itself.
 
-    \b
-    deepspec dataset build pps/ --rmf ccf/rmf --table 4XMM_DR14cat.fits -o xmm.h5
-    deepspec dataset build pps/ --rmf "epn_*=epn_e3_ef20_sdY6.rmf" -o xmm.h5 --resume
+        deepspec dataset build pps/ --rmf ccf/rmf --table 4XMM_DR14cat.fits -o xmm.h5
     """
     from deepspec.training.catalogue_build import build as collect
     from deepspec.training.products import how_to_give
