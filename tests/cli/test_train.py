@@ -78,7 +78,10 @@ MISTAKES = {
     "preset": (["--preset", "tinny", "-o", "x"], "unknown preset 'tinny'; did you mean tiny?"),
     "no such file": (["mine.tmol", "-o", "x"], "mine.tmol: cannot be read (No such file or directory)"),
     "both": (["mine.toml", "--preset", "tiny", "-o", "x"], "both a configuration file and --preset are given"),
-    "unknown setting": (["--set", "stage.decoder.bach=3", "-o", "x"], "unknown setting 'bach'; did you mean batch or beta?"),
+    "unknown setting": (
+        ["--set", "stage.decoder.bach=3", "-o", "x"],
+        "unknown setting 'bach'; did you mean batch or beta?",
+    ),
     "no setting": (["--set", "batch", "-o", "x"], "write --set section.key=value"),
     "negative steps": (["--steps", "-4", "-o", "x"], "--steps, [stage.decoder]: steps = -4 is impossible"),
     "rate": (["--rate", "0", "-o", "x"], "--rate, [stage.decoder]: rate = 0.0 is impossible"),
@@ -168,7 +171,7 @@ def test_three_stages_from_end_to_end(run, tmp_path):
     assert [weights.card["stages"][name]["steps"] for name in ("decoder", "prior", "encoder")] == [4, 4, 4]
     assert json.dumps(weights.card)
     for stage in ("decoder", "prior", "encoder"):
-        rows = list(csv.DictReader(open(tmp_path / f"run/{stage}.csv")))
+        rows = list(csv.DictReader((tmp_path / f"run/{stage}.csv").read_text().splitlines()))
         assert [row["step"] for row in rows] == ["2", "4"]
 
     refused = run(*small("-o", "run", "--steps", 4))

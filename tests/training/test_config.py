@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -183,3 +185,11 @@ def test_sections_check_themselves():
         StageConfig(batch=0)
     with pytest.raises(UserError, match="tilt"):
         CameraConfig(tilt=1.0)
+
+
+def test_the_example_of_the_documentation_is_a_configuration(tmp_path):
+    page = (Path(__file__).resolve().parents[2] / "docs/training.md").read_text()
+    (text,) = re.findall(r"(?ms)^```toml\n(.*?)^```", page)
+    config = load_config(write(tmp_path, text))
+    assert config.encoder.latent == 8
+    assert config.populations.shares == {"star": 2, "plain": 1}
