@@ -5,8 +5,8 @@ background known: Cash) or to the saturated one (real, background measured: W), 
 c, the ln of expected source counts, has no prior: it separates brightness from spectrum.
 
 The bound makes an answer as narrow as the likelihood is at its mean, however wrong that mean: nothing in it widens an answer by
-what the encoder itself is unsure of. So some spectra are the decoder's own, drawn at known coordinates; their loss is -ln q of
-these, which is smallest for the true posterior, and counts the encoder's errors.
+what the encoder itself is unsure of. So some spectra may be the decoder's own, drawn at known coordinates; their loss is -ln q of
+these, which is smallest for the true posterior, and counts the encoder's errors. Widths get better by it, means worse.
 """
 
 from __future__ import annotations

@@ -238,7 +238,7 @@ class EncoderStageConfig(VariationalConfig):
     rate: float = 1e-3
     counts: tuple = (50.0, 1e5)
     knee: float = 300.0
-    own: float = 0.5
+    own: float = 0.0
     catalogue: str = ""
     real: float = 0.0
     decoder_rate: float = 0.0
@@ -265,7 +265,6 @@ class JointStageConfig(EncoderStageConfig):
     """Everything at once on noisy counts: after the other stages with a small rate, or alone, the plain VAE."""
 
     rate: float = 1e-4
-    own: float = 0.0
     decoder_rate: float = 1.0
 
     def __post_init__(self) -> None:
