@@ -85,6 +85,12 @@ def joined(low: np.ndarray, high: np.ndarray, counts: np.ndarray, variance: np.n
             starts.append(i)
             total, spread, begin = 0.0, 0.0, low[i]
         total, spread = total + counts[i], spread + variance[i]
+    if len(starts) > 1 and not (total > 0 and total >= min_sigma * np.sqrt(spread)):
+        # what is left over at the end belongs to the point before, if nothing lies between
+        before, last = starts[-2], starts[-1]
+        touching = abs(low[last] - high[last - 1]) <= 1e-3 * (high[last] - low[last])
+        if min_sigma > 0 and touching and np.log(high[-1] / low[before]) <= WIDEST:
+            starts.pop()
     return np.array(starts)
 
 

@@ -121,6 +121,7 @@ def upper_limits(axes: Any, found: Points, y: np.ndarray, colour: str) -> None:
             found.span(),
             fmt="none",
             uplims=True,
+            color=colour,
             ecolor=colour,
             elinewidth=0.7,
             alpha=0.6,
