@@ -17,6 +17,7 @@ from sherpa.astro import hc
 from sherpa.models.model import RegriddableModel1D, modelCacher1d
 from sherpa.models.parameter import Parameter as SherpaParameter
 
+from deepspec.catalogue import present
 from deepspec.errors import UserError
 from deepspec.models import COMPONENTS
 from deepspec.models.base import Component, Grid, Kind, Parameter
@@ -157,7 +158,7 @@ def _one_thread_after_fork() -> None:
 
 def names() -> list[str]:
     """The model types: every additive or multiplicative native component."""
-    return [PREFIX + name for name in COMPONENTS if COMPONENTS[name].kind is not Kind.CONVOLUTION]
+    return [PREFIX + component.name for component in present() if component.kind is not Kind.CONVOLUTION]
 
 
 def __getattr__(name: str) -> type[NativeModel]:

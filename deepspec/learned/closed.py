@@ -19,6 +19,7 @@ Arrays = Mapping[str, np.ndarray]
 
 OFFSET = 0.541324855
 """Added to raw slopes by `flow.knots`."""
+PAIR = np.arange(2)
 
 
 def taken(arrays: Arrays, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -142,6 +143,9 @@ class Coupling:
         """z (B, D) for u (B, D)."""
         u = u @ self.rotation
         kept = u[:, : self.kept]
+        if len(u) == 1:
+            u[0, self.kept :] = self._single(u[0, self.kept :].tolist(), self.net(kept)[0])
+            return u
         u[:, self.kept :] = _Splines(self, u[:, self.kept :], self.net(kept)).result
         return u
 
@@ -158,6 +162,39 @@ class Coupling:
         moved = tangent[..., self.kept :] * own[:, None, :] + tangent[..., : self.kept] @ through.transpose(0, 2, 1)
         u[:, self.kept :] = at.result
         return u, np.concatenate([tangent[..., : self.kept], moved], -1)
+
+    def _single(self, values: list[float], raw: np.ndarray) -> list[float]:
+        """The splines of one point, as `_Splines`: for a few numbers the calls of numpy cost more than the arithmetic."""
+        bins, smallest, side = self.bins, self.smallest, 2.0 * self.tail
+        shares = raw[: self.split].reshape(-1, bins)
+        running = np.exp(shares - shares.max(-1, keepdims=True)).cumsum(-1).tolist()
+        slopes = raw[self.split :].tolist()
+        found = []
+        for number, value in enumerate(values):
+            v = value / side + 0.5
+            if not 0.0 < v < 1.0:
+                found.append(value)
+                continue
+            across, up = running[2 * number], running[2 * number + 1]
+            scale = (1.0 - smallest * bins) / across[-1]
+            x, index = 0.0, 0
+            top = smallest + scale * across[0]
+            while index < bins - 1 and top <= v:
+                index += 1
+                x, top = top, smallest * (index + 1) + scale * across[index]
+            scale = (1.0 - smallest * bins) / up[-1]
+            y = smallest * index + scale * up[index - 1] if index else 0.0
+            w, h = top - x, smallest * (index + 1) + scale * up[index] - y
+            knot = number * (bins + 1) + index
+            d0, d1 = (smallest + (1.0 - smallest) * _softplus(r) for r in slopes[knot : knot + 2])
+            t, s = (v - x) / w, h / w
+            both = t * (1.0 - t)
+            found.append(side * (y + h * (s * t * t + d0 * both) / (s + (d0 + d1 - 2.0 * s) * both) - 0.5))
+        return found
+
+
+def _softplus(x: float) -> float:
+    return x + math.log1p(math.exp(-x)) if x > 0.0 else math.log1p(math.exp(x))
 
 
 class _Splines:
@@ -183,8 +220,11 @@ class _Splines:
         share, upper = share.reshape(-1), upper.reshape(-1)
         self.w, self.h = share[place], share[place + bins]
         knot = self.index + layer.slope_slot + layer.split
-        self.r0, self.r1 = raw[rows, knot], raw[rows, knot + 1]
-        self.d0, self.d1 = (layer.smallest + (1.0 - layer.smallest) * np.logaddexp(0.0, r) for r in (self.r0, self.r1))
+        self.raw = raw[rows[..., None], knot[..., None] + PAIR]
+        slope = np.logaddexp(0.0, self.raw)
+        slope *= 1.0 - layer.smallest
+        slope += layer.smallest
+        self.d0, self.d1 = slope[..., 0], slope[..., 1]
         self.t = (v - upper[place]) / self.w + 1.0
         self.s = self.h / self.w
         self.both = self.t * (1.0 - self.t)
@@ -211,8 +251,8 @@ class _Splines:
         by_share *= self.probability * (1.0 - smallest * bins)
         by_slope = np.zeros((*t.shape, bins + 1))
         for knot, raw, by in (
-            (self.index, self.r0, h * both * (below - above)),
-            (self.index + 1, self.r1, -h * both * above),
+            (self.index, self.raw[..., 0], h * both * (below - above)),
+            (self.index + 1, self.raw[..., 1], -h * both * above),
         ):
             np.put_along_axis(
                 by_slope, knot[..., None], ((1.0 - smallest) * _sigmoid(raw) * by / square)[..., None], -1

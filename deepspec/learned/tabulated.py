@@ -59,7 +59,8 @@ class Tabulated:
         except UserError as error:
             raise UserError(error.problem, weights.path or None, AGAIN) from error
         self._ceiling = float(constants["ceiling"])
-        self._inside = (CENTRES > BAND[0]) & (CENTRES < BAND[1])
+        inside = np.flatnonzero((CENTRES > BAND[0]) & (CENTRES < BAND[1]))
+        self._inside = slice(inside[0], inside[-1] + 1)
         if weights.check is not None:
             same_spectra(self.shape(weights.check.places), weights)
 
@@ -206,7 +207,12 @@ class _DeepONet:
         return _Coefficients(*np.split(raw, ends, axis=-1))
 
     def __call__(self, z: np.ndarray) -> np.ndarray:
-        return self._combined(self._net(z), None)[0]
+        raw = self._net(z)
+        if self.combine == "log" and not self.moving:
+            y = raw @ self._log
+            y += self._mean
+            return y
+        return self._combined(raw, None)[0]
 
     def push(self, z: np.ndarray, tangent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self._combined(*self._net.push(z, tangent))

@@ -43,7 +43,10 @@ def test_numpy_equals_torch(kind, tmp_path):
     shape, slopes = spectrum.shape_and_slopes(z.numpy())
     with torch.no_grad():
         assert np.allclose(spectrum.shape(z.numpy()), module(z).numpy(), rtol=1e-10, atol=0.0)
-    assert np.array_equal(shape, spectrum.shape(z.numpy()))
+    assert np.allclose(shape, spectrum.shape(z.numpy()), rtol=1e-12)
+    # one point goes its own way through the flow
+    for row, expected in zip(z.numpy(), shape, strict=True):
+        assert np.allclose(spectrum.shape(row), expected, rtol=1e-10, atol=0.0)
     exact = torch.stack([torch.autograd.functional.jacobian(module, row) for row in z]).transpose(1, 2).numpy()
     assert np.allclose(slopes, exact, rtol=1e-9, atol=1e-9 * np.abs(exact).max())
     assert np.allclose(shape @ ENERGY_WEIGHTS, 1.0, rtol=1e-12)
@@ -63,7 +66,7 @@ def test_leading_axes(weights):
     flux, slopes = spectrum.flux_and_slopes(edges, z)
     assert flux.shape == (2, 4, 49)
     assert slopes.shape == (2, 4, 3, 49)
-    assert np.allclose(flux[1, 2], spectrum.flux(edges, z[1, 2]), rtol=1e-13)
+    assert np.allclose(flux[1, 2], spectrum.flux(edges, z[1, 2]), rtol=1e-11)
 
 
 def fine_sums(shape: np.ndarray, edges: np.ndarray) -> np.ndarray:
