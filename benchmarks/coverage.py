@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("--closed", action="store_true", help="sources from the decoder and its prior")
     parser.add_argument("--no-flow", action="store_true", help="N(0,1) on the decoder's own latents")
     parser.add_argument("--camera", default="pn")
-    parser.add_argument("--particles", type=int, default=TemperOptions().particles)
+    parser.add_argument("--particles", type=int, default=512)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out", help="folder of the JSON file")
     parser.add_argument("--page", type=Path, help="put the tables between the markers of this page")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from quick_flow import QuickFlow
 from torch import Tensor
 
 from deepspec.inference.smc import Draws, StandardNormal, TemperOptions, temper
@@ -85,6 +86,7 @@ class Posterior:
         self.observations = observations
         self.dimension = decoder.latent + 2
         self.table = decoder.table()
+        self.flow = None if decoder.flow is None else QuickFlow(decoder.flow)
         self.rows = _stacked(decoder, self.table, self.view.sigma)
         self.paired = 0.5 * (self.view.matrix[0::2] + self.view.matrix[1::2])
         self.counts, self.background = observations.counts.float(), observations.background.float()
@@ -120,9 +122,10 @@ class Posterior:
     def _arriving(self, x: Tensor) -> Tensor:
         """ln of the photons behind the foreground, (n, 600), up to a constant."""
         depth = torch.pow(10.0, self.log_nH(x[:, -2])).unsqueeze(-1)
+        z = x[:, :-2] if self.flow is None else self.flow(x[:, :-2])
         if self.rows is None:
-            return self.decoder.log_density(x[:, :-2], self.table) - depth * self.view.sigma
-        found = self.decoder.decoder.branch(self.decoder.inner(x[:, :-2]))
+            return self.decoder.decoder.log_density(z, self.table) - depth * self.view.sigma
+        found = self.decoder.decoder.branch(z)
         return torch.cat([found.amplitude, found.slope, depth, torch.ones_like(depth)], -1) @ self.rows
 
     def quantities(self, draws: Draws) -> Tensor:

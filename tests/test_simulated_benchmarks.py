@@ -130,6 +130,18 @@ def test_the_batched_fit_finds_what_an_independent_one_does(view, background, kn
         assert float(found.log_counts[i]) == pytest.approx(best.x[1], abs=0.01)
 
 
+@pytest.mark.parametrize("latent", [2, 5])
+def test_the_quick_flow_is_the_flow(latent):
+    from quick_flow import QuickFlow
+
+    _, flow = toy_modules(latent=latent)
+    u = 3.0 * torch.randn((4000, latent), generator=torch.Generator().manual_seed(7))
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.mul_(2.0)
+        torch.testing.assert_close(QuickFlow(flow)(u), flow(u), atol=2e-4, rtol=1e-4)
+
+
 def test_classical_spectra_are_finite_for_any_parameters():
     from noisy_fits import classical
 
