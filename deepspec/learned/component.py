@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,24 @@ class Deepspec(Additive):
             slopes = torch.from_numpy(np.ascontiguousarray(slopes.transpose(order)))
             return photons(grid, torch.from_numpy(shape)), photons(grid, slopes)
 
+    def pullback(
+        self, grid: Grid, values: Mapping[str, Tensor], wanted: Sequence[str]
+    ) -> tuple[Tensor, Callable[[Tensor], dict[str, Tensor]]] | None:
+        if grid.edges.dim() > 1:
+            return None
+        columns = [self.latents.index(name) for name in wanted]
+        with torch.no_grad():
+            shape, slopes = tabulated_at(self.path).shape_and_slopes(self._points(values).numpy(), columns)
+            flux = photons(grid, torch.from_numpy(shape))
+
+        def pull(weights: Tensor) -> dict[str, Tensor]:
+            # The weights go back to the grid of the templates: fewer bins, and one sparse product in place of one per parameter.
+            _, back = _matrices_of(grid)
+            sums = torch.from_numpy(slopes) @ _Product.apply(weights, back, None).unsqueeze(-1)
+            return {name: sums[..., i, 0] for i, name in enumerate(wanted)}
+
+        return flux, pull
+
     def _points(self, values: Mapping[str, Tensor]) -> Tensor:
         """Latent coordinates side by side, shape (..., D)."""
         return torch.cat(torch.broadcast_tensors(*(values[name] for name in self.latents)), -1)
@@ -128,8 +146,11 @@ def photons(grid: Grid, shape: Tensor) -> Tensor:
     """
     if grid.edges.dim() > 1 or grid.edges.requires_grad:
         return _moving_bins(grid.edges, shape)
-    forward, back = grid.memo("deepspec.learned.component", lambda: _matrices(grid))
-    return _Product.apply(shape, forward, back)
+    return _Product.apply(shape, *_matrices_of(grid))
+
+
+def _matrices_of(grid: Grid) -> tuple[Tensor, Tensor]:
+    return grid.memo("deepspec.learned.component", lambda: _matrices(grid))
 
 
 def _matrices(grid: Grid) -> tuple[Tensor, Tensor]:

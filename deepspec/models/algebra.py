@@ -93,6 +93,22 @@ class Leaf(Node):
             found[self.norm] = flux + torch.zeros_like(norm)
         return norm * flux, found
 
+    def pullback(self, grid, values, wanted):
+        names = [name for name, key in self.keys.items() if key in wanted]
+        own = self.component.pullback(grid, self._own(values), names) if names else None
+        if own is None:
+            return super().pullback(grid, values, wanted)
+        flux, pull = own
+        norm = values[self.norm] if self.norm else flux.new_ones(1)
+
+        def all_of(weights: Tensor) -> dict[str, Tensor]:
+            found = {self.keys[name]: slope for name, slope in pull(weights * norm).items()}
+            if self.norm in wanted:
+                found[self.norm] = _dot(weights, flux)
+            return found
+
+        return norm * flux, all_of
+
     def leaves(self):
         yield self
 

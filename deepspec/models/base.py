@@ -246,6 +246,15 @@ class _PerBin(Component):
         """
         raise TypeError(f"{type(self).__name__} does not say how it is evaluated")
 
+    def pullback(
+        self, grid: Grid, values: Mapping[str, Tensor], wanted: Sequence[str]
+    ) -> tuple[Tensor, Callable[[Tensor], dict[str, Tensor]]] | None:
+        """Value (..., n), and a function from weights (..., n) to the sums over bins of weights times derivatives, by name.
+
+        None where a component has no better way than `derivatives`.
+        """
+        return None
+
     def derivatives(self, grid: Grid, values: Mapping[str, Tensor], wanted: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Value (..., n) and derivatives (len(wanted), ..., n) by the parameters named in `wanted`.
 

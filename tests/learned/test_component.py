@@ -219,3 +219,21 @@ def test_a_fit_from_end_to_end(text, tmp_path):
 def test_a_band_beyond_the_range_is_refused(text):
     with pytest.raises(UserError, match=r"knows 0\.2-14 keV; choose energies it knows"):
         deepspec.fit(DATA / "binary_a.pha", text, notice="0.1:10")
+
+
+@pytest.mark.parametrize("expression", ["deepspec{FILE}", "tbabs*deepspec{FILE}", "tbabs*(deepspec{FILE}+powerlaw)"])
+def test_weighted_sums_equal_the_derivatives(path, expression):
+    """What a gradient uses, against the derivatives bin by bin."""
+    model, grid = Model(expression.replace("FILE", str(path))), Grid(NARROW)
+    rng = np.random.default_rng(2)
+    values = {key: torch.full((3, 1), 0.7, dtype=torch.float64) for key in model.parameters}
+    values["deepspec.z1"] = torch.as_tensor(rng.standard_normal((3, 1)))
+    wanted = [key for key in model.parameters if key != "deepspec.z2"]
+    weights = torch.as_tensor(rng.standard_normal((3, len(grid))))
+    flux, slopes = model.derivatives(grid, values, wanted)
+    value, pull = model.pullback(grid, values, wanted)
+    found = pull(weights)
+    assert torch.allclose(value, flux, rtol=1e-12)
+    assert set(found) == set(wanted)
+    for key in wanted:
+        assert torch.allclose(found[key], (weights * slopes[key]).sum(-1), rtol=1e-9, atol=1e-15), key
