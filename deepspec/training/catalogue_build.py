@@ -106,7 +106,9 @@ def build(
         No spectra, none acceptable, a setting that makes no sense, something in the way of `out`.
     """
     started = time.monotonic()
-    wanted = Wanted(_at_least_one(min_counts), _band(band))
+    wanted = Wanted(_at_least_one(min_counts, "--min-counts", "counts"), _band(band))
+    if jobs is not None:
+        _at_least_one(jobs, "--jobs", "processes")
     matrices = parse_matrices(rmf)
     detections = None if table is None else read_detections(table)
     products, twice = walk(folders)
@@ -133,10 +135,10 @@ def build(
     )
 
 
-def _at_least_one(counts: int) -> int:
-    if counts < 1:
-        raise UserError(f"{counts} is not a number of counts", source="--min-counts", remedy="choose 1 or more")
-    return int(counts)
+def _at_least_one(value: int, option: str, what: str) -> int:
+    if value < 1:
+        raise UserError(f"{value} is not a number of {what}", source=option, remedy="choose 1 or more")
+    return int(value)
 
 
 def _band(band: tuple[float, float]) -> tuple[float, float]:
@@ -158,8 +160,6 @@ def _settings(wanted: Wanted, detections: DetectionTable | None, sum_flag_below:
 
 def _jobs(given: int | None, spectra: int) -> int:
     if given is not None:
-        if given < 1:
-            raise UserError(f"{given} is not a number of processes", source="--jobs", remedy="choose 1 or more")
         return given
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     return processors if spectra >= WORTH_A_POOL else 1
