@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -107,9 +108,9 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.latent = config.latent
-        inside = (CENTRES > BAND[0]) & (CENTRES < BAND[1])
+        within = np.flatnonzero((CENTRES > BAND[0]) & (CENTRES < BAND[1]))
+        self.inside = slice(int(within[0]), int(within[-1]) + 1)
         self.register_buffer("weights", torch.as_tensor(ENERGY_WEIGHTS, dtype=torch.float32), persistent=False)
-        self.register_buffer("inside", torch.as_tensor(inside), persistent=False)
 
     def table(self) -> Table | None:
         """What does not depend on the latent coordinates; give it to `forward` to evaluate it once for many calls."""

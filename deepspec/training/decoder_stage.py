@@ -62,9 +62,10 @@ class DecoderAndOracle(nn.Module):
         self.register_buffer("energy", torch.as_tensor(CENTRES).float(), persistent=False)
         self.register_buffer("sigma", torch.tensor(np.array(SIGMA)).float(), persistent=False)
 
-    def detected(self, flux: Tensor, camera: int) -> tuple[Tensor, Tensor]:
+    def detected(self, flux: Tensor, camera: Tensor) -> tuple[Tensor, Tensor]:
         """Expected counts per second in the camera, shape (batch, 238), and in the ideal detector, (batch, 150)."""
-        return flux @ self.cameras[camera], (flux * self.energy).unflatten(-1, (-1, IDEAL_GROUP)).sum(-1)
+        matrix = self.cameras.index_select(0, camera.reshape(1))[0]
+        return flux @ matrix, (flux * self.energy).unflatten(-1, (-1, IDEAL_GROUP)).sum(-1)
 
     def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and what is logged.
@@ -81,10 +82,10 @@ class DecoderAndOracle(nn.Module):
         density = self.decoder.log_density(mean + sd * batch["noise"])
         with torch.no_grad():
             depth = (10.0 ** batch["log_nH"] * batch["absorbed"]).unsqueeze(-1) * self.sigma
-            true = self.detected(batch["shape"] * torch.exp(-depth), camera := int(batch["camera"]))
+            true = self.detected(batch["shape"] * torch.exp(-depth), batch["camera"])
         # Only shapes are compared: the decoder's normalisation is left out, and the foreground joins the exponent.
         top = density.detach()[..., self.decoder.inside].amax(-1, keepdim=True)
-        found = self.detected(torch.exp((density - top).clamp(max=CEILING) - depth), camera)
+        found = self.detected(torch.exp((density - top).clamp(max=CEILING) - depth), batch["camera"])
         divergence = (1.0 - settings.ideal) * shape_divergence(true[0], found[0])
         divergence = divergence + settings.ideal * shape_divergence(true[1], found[1])
         misfit = divergence * torch.exp(batch["log_counts"])
