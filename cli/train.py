@@ -66,7 +66,7 @@ REAL_SHARE = 0.25
 def command(config, preset, out, stage, resume, device, seed, threads, show_config, list_presets, quiet, **changes):
     """Train the learned component: the decoder, then the prior, then the encoder.
 
-    DIR gets weights.h5, which `--model "tbabs*deepspec(weights=DIR/weights.h5)"` and `deepspec weights` take, and per stage its
+    DIR gets weights.h5, which `--model "tbabs*deepspec{DIR/weights.h5}"` and `deepspec weights` take, and per stage its
     weights, its log (CSV) and the state from which --resume goes on. Exit status: 0, 2 for a mistake in what was asked or a loss
     that is no number any more, 130 when stopped by Ctrl-C or SIGTERM (the state is written first).
 

@@ -168,8 +168,8 @@ def latent_lines(result: FitResult) -> list[Padding]:
     if not result.prior or not result.prior["latents"]:
         return []
     lines = [
-        f"{label}: |z|^2 = {found['square']:.1f} for {found['dimension']} coordinates, as far out as "
-        f"{100.0 * found['probability']:.2g} % of the sources trained on"
+        f"{label}: |z|^2 = {found['square']:.1f} for {found['dimension']} coordinates; "
+        f"{100.0 * found['probability']:.2g} % of the sources trained on lie farther out"
         for label, found in result.prior["latents"].items()
     ]
     lines.append(
