@@ -28,6 +28,8 @@ from deepspec.training.foreground import draw_log_nH
 
 LEVELS = (0.68, 0.95)
 SEED = 4001
+REMEMBERED = 0.2
+"""Correlation with the start, after the last moves, above which a posterior is counted as not well mixed."""
 BINS = 12
 """Of the histograms of ranks."""
 FEW = 5
@@ -63,10 +65,14 @@ def measured(options: argparse.Namespace) -> dict:
             done += len(values)
             print(f"\r{level:g} counts: {done} of {len(observed)}", end="", file=sys.stderr, flush=True)
         print(file=sys.stderr)
+        work = torch.cat(work)
         rank, error, width = (torch.cat([part[i] for part in parts]) for i in range(3))
         found[f"{level:g}"] = {
             "cpu_seconds_per_posterior": (time.process_time() - started) / len(observed),
-            "sampler": dict(zip(("moves", "correlation", "acceptance"), torch.cat(work).mean(0).tolist(), strict=True)),
+            "sampler": {
+                **dict(zip(("moves", "correlation", "acceptance"), work.mean(0).tolist(), strict=True)),
+                "remembering": float((work[:, 1] > REMEMBERED).double().mean()),
+            },
             "classes": {
                 name: summary(rank[rows], error[rows], width[rows])
                 for name, rows in groups(sources.label, names).items()
@@ -150,8 +156,9 @@ def accuracy(found: dict) -> str:
     for counts, figures in found["levels"].items():
         whole = figures["classes"]["all"]
         cells = [f"{whole[q]['rms_error']:.3f}, {whole[q]['median_width']:.3f}" for q in QUANTITIES]
-        rows.append([f"{float(counts):,.0f}", *cells, f"{figures['cpu_seconds_per_posterior']:.2f}"])
-    return table(["counts", *QUANTITIES, "CPU s each"], rows)
+        cells += [f"{100 * figures['sampler']['remembering']:.0f} %", f"{figures['cpu_seconds_per_posterior']:.2f}"]
+        rows.append([f"{float(counts):,.0f}", *cells])
+    return table(["counts", *QUANTITIES, "not well mixed", "CPU s each"], rows)
 
 
 def shown(found: dict) -> str:
@@ -162,7 +169,11 @@ def shown(found: dict) -> str:
             "By class: covered by 68 % intervals, median error [dex]; bold where two binomial errors from .68:",
             by_class(found),
         ]
-    parts += ["Rms error of the posterior median, half width of the 68 % interval [dex]:", accuracy(found)]
+    parts += [
+        "Rms error of the posterior median, half width of the 68 % interval [dex]; share of the posteriors whose particles "
+        f"still correlate more than {REMEMBERED} with where they were when the bound on moves was reached:",
+        accuracy(found),
+    ]
     return "\n\n".join(parts)
 
 
