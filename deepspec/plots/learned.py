@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -167,10 +168,13 @@ def plot_components(decoder: ComposedDecoder, most: int = 16) -> Figure:
         panel.text(0.03, 0.955, f"{k + 1}", transform=panel.transAxes, fontsize=SMALL, va="top", bbox=_BOX)
     for panel in axes[0]:
         _name_lines(panel)
-    both = 0 < logarithmic < len(shown)
-    words = {True: "factor by which 1 s.d. of its amplitude changes the spectrum", False: "mean share of the photons"}
-    label = " (blue)  or  ".join([words[True], words[False] + " (orange)"]) if both else words[bool(logarithmic)]
-    figure.supylabel(label, fontsize=9, x=0.08 / figure.get_figwidth(), ha="left")
+    words = {
+        "log": "factor by which 1 s.d. of its amplitude changes the spectrum",
+        "linear": "mean share of the photons",
+        "both": "blue: factor by 1 s.d. of the amplitude; orange: mean share of the photons",
+    }[templates_of(decoder).config.combine]
+    lines = textwrap.fill(words, int(figure.get_figheight() / 0.07))
+    figure.supylabel(lines, fontsize=9, x=0.06 / figure.get_figwidth(), ha="left")
     return figure
 
 
@@ -295,16 +299,26 @@ def plot_latents(decoder: ComposedDecoder, reach: float = 2.0, count: int = 9) -
         lower.tick_params(labelbottom=lowest)
         if lowest:
             lower.set_xlabel("energy  [keV]", fontsize=9)
-    words = "$E^2\\,N(E)$ of $10^{-12}$ erg cm$^{-2}$ s$^{-1}$ in 0.3-10 keV  [keV cm$^{-2}$ s$^{-1}$];  below: ratio to $z=0$"
-    figure.supylabel(words, fontsize=9, x=0.1 / size[0], ha="left")
-    bar = figure.colorbar(
-        colours, cax=figure.add_axes([0.62, 1.0 - 0.2 / size[1], 0.3, 0.1 / size[1]]), orientation="horizontal"
+    words = (
+        "$E^2\\,N(E)$ of $10^{-12}$ erg cm$^{-2}$ s$^{-1}$ in 0.3-10 keV",
+        "[keV cm$^{-2}$ s$^{-1}$];  below: ratio to $z=0$",
     )
-    bar.ax.tick_params(labelsize=SMALL, pad=1.5, length=2)
-    bar.ax.text(
-        -0.03, 0.5, "coordinate  [s.d. of the prior]", transform=bar.ax.transAxes, fontsize=9, ha="right", va="center"
+    figure.supylabel(
+        ("  " if rows > 1 else "\n").join(words), fontsize=9 if rows > 1 else 7.5, x=0.06 / size[0], ha="left"
     )
+    _coordinate_bar(figure, colours, reach)
     return figure
+
+
+def _coordinate_bar(figure: Figure, colours: ScalarMappable, reach: float) -> None:
+    """What the colours mean, above the panels."""
+    width, height = figure.get_size_inches()
+    place = [1.0 - 1.2 / width, 1.0 - 0.2 / height, 1.0 / width, 0.1 / height]
+    bar = figure.colorbar(colours, cax=figure.add_axes(place), orientation="horizontal")
+    bar.set_ticks([-reach, 0.0, reach], labels=[f"{value:g}" for value in (-reach, 0.0, reach)])
+    bar.ax.tick_params(labelsize=SMALL, pad=1.5, length=2)
+    words = "coordinate  [s.d. of the prior]"
+    bar.ax.text(-0.08, 0.5, words, transform=bar.ax.transAxes, fontsize=SMALL, ha="right", va="center")
 
 
 def _limits(curves: np.ndarray, deepest: float) -> tuple[float, float]:

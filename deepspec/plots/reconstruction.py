@@ -100,6 +100,7 @@ def plot_reconstruction(
         extent.append(_draw_counts(top, dataset, points, per, Band.of(totals), colour, name))
         highest = max(highest, _draw_residuals(middle, points, totals, colour, alone))
     style.value_axis(top, extent)
+    few_decades(top.yaxis, top.get_ylim())
     top.set_ylabel("counts s$^{-1}$ keV$^{-1}$")
     middle.set_ylim(-1.15 * (highest + 0.7), highest + 0.7)
     middle.axhline(0.0, color=style.GREY, lw=0.8, zorder=0)
@@ -203,7 +204,7 @@ def _fill_steps(axes: Any, points: Points, band: Band, colour: str, labelled: bo
 
 def few_decades(axis: Any, limits: tuple[float, float]) -> None:
     """Labels at 1, 2 and 5 where a logarithmic axis has few decades, else at powers of ten."""
-    narrow = limits[1] / limits[0] < 30.0
+    narrow = limits[1] / limits[0] < 60.0
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
     axis.set_minor_locator(LogLocator(subs=tuple(range(1, 10))))
@@ -236,9 +237,10 @@ def _draw_unabsorbed(
     shown = [line, np.maximum(band.ends[0], 0.4 * band.ends[1])]
     for (edges, photons), (_, dash) in zip(truth.values(), _dashes(truth), strict=True):
         middle = np.sqrt(edges[1:] * edges[:-1])
-        known = photons * middle**2 / np.diff(edges)
-        axes.plot(middle, known, color="black", ls=dash, lw=1.1, zorder=5)
-        shown.append(known[(middle > low) & (middle < high)])
+        inside = (middle > low) & (middle < high)
+        known = (photons * middle**2 / np.diff(edges))[inside]
+        axes.plot(middle[inside], known, color="black", ls=dash, lw=1.1, zorder=5)
+        shown.append(known)
     axes.set_yscale("log")
     largest = max(float(np.max(values)) for values in [*shown, band.ends[3]])
     lowest = min(float(np.min(values)) for values in shown)
