@@ -88,7 +88,8 @@ class JointPrior:
         for column, prior in self._others:
             x = theta[:, column].detach().clone().requires_grad_()
             with torch.enable_grad():
-                value = -2.0 * prior.log_prob(x)
+                # a flat density does not depend on x, which autograd would refuse
+                value = -2.0 * prior.log_prob(x) + 0.0 * x
                 (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
                 bend = torch.autograd.grad(slope.sum(), x)[0] if slope.requires_grad else torch.zeros_like(x)
             first[:, column], second[:, column] = slope.detach(), bend.clamp(min=0.0)

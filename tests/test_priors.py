@@ -8,7 +8,7 @@ import scipy.stats
 import torch
 
 from deepspec.errors import UserError
-from deepspec.priors import parse_prior
+from deepspec.priors import JointPrior, parse_prior
 
 CASES = {
     "normal(1.8, 0.2)": scipy.stats.norm(1.8, 0.2),
@@ -44,3 +44,11 @@ def test_density(text):
 def test_nonsense(text):
     with pytest.raises(UserError):
         parse_prior(text)
+
+
+def test_a_flat_prior_has_no_slope():
+    joint = JointPrior(["a", "b"], {"a": parse_prior("uniform(0,2)"), "b": parse_prior("normal(1,2)")})
+    first, second, value = joint.terms(torch.tensor([[0.5, 3.0]], dtype=torch.float64))
+    assert first[0].tolist() == [0.0, 1.0]
+    assert second[0].tolist() == [0.0, 0.5]
+    assert float(value) == pytest.approx(2 * math.log(2) + 1.0 + 2 * math.log(2) + math.log(2 * math.pi))
