@@ -27,7 +27,7 @@ PRIOR = "normal(0,1)"
 
 
 class Deepspec(Additive):
-    """A spectrum learned from simulated and observed sources: latent coordinates z1, z2, ... and its energy flux.
+    """A spectrum learned from simulated sources: latent coordinates z1, z2, ... and its energy flux.
 
     The norm is the unabsorbed energy flux in 0.3-10 keV in 1e-12 erg cm^-2 s^-1. The coordinates have the prior N(0,1), which a
     fit uses unless another is given; they have no units and no physical meaning: report fluxes. Absorption in the Galaxy
