@@ -139,7 +139,7 @@ def test_coordinates_are_drawn_and_can_be_read(latent):
     low, high = upper.get_ylim()
     assert everything.max() < high
     # no more empty room below than the curves need
-    assert low > 0.5 * max(everything.min(), 1e-3 * everything.max())
+    assert low > 0.35 * max(everything.min(), 1e-3 * everything.max())
 
 
 def test_the_unit_of_the_coordinates_figure_is_right():
@@ -327,3 +327,11 @@ def test_the_weights_of_the_toy_are_read(tmp_path):
     assert isinstance(path, Path)
     texts_apart(recipes.components(path, most=4))
     texts_apart(recipes.latents(path, 1.0, 3))
+
+
+def test_names_of_neighbouring_lines_are_joined():
+    names = learned.line_names()
+    assert names["O VII, VIII"] == pytest.approx(0.613, abs=0.002)
+    assert names["Fe Kα, XXV"] == pytest.approx(6.55, abs=0.01)
+    energies = list(names.values())
+    assert min(b / a for a, b in zip(energies, energies[1:], strict=False)) > 1.12

@@ -163,7 +163,8 @@ def plot_components(decoder: ComposedDecoder, most: int = 16) -> Figure:
         for energy in LINES.values():
             panel.axvline(energy, color=style.GREY, lw=0.5, alpha=0.45)
         panel.plot(CENTRES[INSIDE], shown[k], color=style.COLOURS[0] if k < logarithmic else style.COLOURS[1], lw=1.1)
-        panel.margins(y=0.08)
+        low, high = shown[k].min(), shown[k].max()
+        panel.set_ylim(low - 0.06 * (high - low), high + 0.16 * (high - low))
         panel.yaxis.set_major_locator(MaxNLocator(4))
         panel.text(0.03, 0.955, f"{k + 1}", transform=panel.transAxes, fontsize=SMALL, va="top", bbox=_BOX)
     for panel in axes[0]:
@@ -201,24 +202,36 @@ def _panels(count: int, width: float, height: float, header: float, left: float 
     return figure, axes
 
 
-def _name_lines(panel: Any) -> None:
-    """Names of lines above a panel; those that would touch the one before are left out."""
-    last = 0.0
+def line_names(apart: float = 1.17) -> dict[str, float]:
+    """What is written at which energy [keV]: lines of one element nearer than a factor `apart` share a name between them."""
+    found: dict[str, float] = {}
+    last, since = "", 0.0
     for name, energy in LINES.items():
-        if energy > 1.12 * last:
-            words = "Fe Kα, XXV" if name == "Fe Kα" else name
-            panel.annotate(
-                words,
-                (energy, 1.0),
-                xytext=(0, 3),
-                xycoords=panel.get_xaxis_transform(),
-                textcoords="offset points",
-                rotation=90,
-                fontsize=6.5,
-                ha="center",
-                va="bottom",
-            )
-            last = energy
+        element, ion = name.split()
+        if last.split(" ")[0] == element and energy < apart * since:
+            del found[last]
+            name, energy = f"{last}, {ion}", float(np.sqrt(energy * since))
+        elif energy < 1.12 * since:
+            continue
+        found[name] = energy
+        last, since = name, energy
+    return found
+
+
+def _name_lines(panel: Any) -> None:
+    """Names of lines above a panel."""
+    for name, energy in line_names().items():
+        panel.annotate(
+            name,
+            (energy, 1.0),
+            xytext=(0, 3),
+            xycoords=panel.get_xaxis_transform(),
+            textcoords="offset points",
+            rotation=90,
+            fontsize=6.5,
+            ha="center",
+            va="bottom",
+        )
 
 
 def energy_ticks(axes: Any, low: float = BAND[0], high: float = BAND[1]) -> None:
@@ -289,7 +302,7 @@ def plot_latents(decoder: ComposedDecoder, reach: float = 2.0, count: int = 9) -
                 panel.plot(CENTRES[INSIDE], y, color=colours.to_rgba(value), lw=0.9)
         upper.set_yscale("log")
         upper.set_ylim(limits)
-        upper.text(0.04, 0.93, f"z{index + 1}", transform=upper.transAxes, fontsize=9, va="top", bbox=_BOX)
+        upper.set_title(f"z{index + 1}", loc="left", fontsize=9, pad=2)
         _ratio_axis(lower, curves[index] / centre[index])
         for panel in (upper, lower):
             panel.tick_params(labelsize=SMALL)
@@ -324,7 +337,10 @@ def _coordinate_bar(figure: Figure, colours: ScalarMappable, reach: float) -> No
 def _limits(curves: np.ndarray, deepest: float) -> tuple[float, float]:
     """Limits of a logarithmic axis that hold all curves, but no more than a factor `deepest` below the highest."""
     highest = float(curves.max())
-    return max(0.7 * float(curves.min()), deepest * highest), 1.5 * highest
+    low = max(0.7 * float(curves.min()), deepest * highest)
+    # no labelled power of ten at the very end, where it would meet the labels of the panel below
+    decade = 10.0 ** np.ceil(np.log10(low))
+    return min(low, decade / 1.8), 1.5 * highest
 
 
 def _ratio_axis(panel: Any, ratios: np.ndarray) -> None:
@@ -332,7 +348,7 @@ def _ratio_axis(panel: Any, ratios: np.ndarray) -> None:
     reach = float(np.clip(np.abs(np.log(ratios)).max() * 1.1, np.log(1.15), np.log(300.0)))
     panel.set_yscale("log")
     panel.set_ylim(np.exp(-reach), np.exp(reach))
-    choices = ((1.1, 0.15), (1.2, 0.3), (1.5, 0.6), (2.0, 1.0), (3.0, 1.8), (5.0, 2.6), (10.0, 9.0))
+    choices = ((1.1, 0.24), (1.2, 0.5), (1.5, 0.86), (2.0, 1.35), (3.0, 2.0), (5.0, 2.9), (10.0, 9.0))
     step = next((step for step, largest in choices if reach <= largest), 10.0)
     panel.yaxis.set_minor_locator(NullLocator())
     panel.set_yticks([1.0 / step, 1.0, step], [f"{1.0 / step:.2g}", "1", f"{step:g}"])
