@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -334,4 +335,4 @@ def test_names_of_neighbouring_lines_are_joined():
     assert names["O VII, VIII"] == pytest.approx(0.613, abs=0.002)
     assert names["Fe Kα, XXV"] == pytest.approx(6.55, abs=0.01)
     energies = list(names.values())
-    assert min(b / a for a, b in zip(energies, energies[1:], strict=False)) > 1.12
+    assert min(b / a for a, b in pairwise(energies)) > 1.12
