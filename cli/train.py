@@ -30,7 +30,7 @@ REAL_SHARE = 0.25
 @click.option("--out", "-o", type=click.Path(), metavar="DIR", help="Folder for weights, states and logs.")
 @click.option(
     "--stage",
-    type=click.Choice(["all", "decoder", "prior", "merge", "encoder", "joint"]),
+    type=click.Choice(["all", "decoder", "prior", "encoder", "joint"]),
     default="all",
     show_default=True,
     help="One stage alone, on top of what the stages before it left in DIR; all are those that the configuration lists.",
@@ -64,7 +64,7 @@ REAL_SHARE = 0.25
 @click.option("--list-presets", is_flag=True, help="List the configurations of the package.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but warnings and mistakes.")
 def command(config, preset, out, stage, resume, device, seed, threads, show_config, list_presets, quiet, **changes):
-    """Train the learned component: the decoder, then the prior, which is merged into it, then the encoder.
+    """Train the learned component: the decoder, then the prior, then the encoder.
 
     DIR gets weights.h5, which `--model "tbabs*deepspec{DIR/weights.h5}"` and `deepspec weights` take, and per stage its
     weights, its log (CSV) and the state from which --resume goes on. Exit status: 0, 2 for a mistake in what was asked or a loss

@@ -10,7 +10,6 @@ STAGES = Registry(
     {
         "decoder": "deepspec.training.decoder_stage:DecoderStage",
         "prior": "deepspec.training.prior_stage:PriorStage",
-        "merge": "deepspec.training.merge_stage:MergeStage",
         "encoder": "deepspec.training.encoder_stage:EncoderStage",
         "joint": "deepspec.training.joint_stage:JointStage",
     },

@@ -22,7 +22,6 @@ from deepspec.training.sections import (
     DecoderStageConfig,
     EncoderStageConfig,
     JointStageConfig,
-    MergeStageConfig,
     OptimiserConfig,
     PopulationConfig,
     PriorStageConfig,
@@ -49,7 +48,6 @@ SECTIONS = {
 STAGE_SECTIONS = {
     "decoder": DecoderStageConfig,
     "prior": PriorStageConfig,
-    "merge": MergeStageConfig,
     "encoder": EncoderStageConfig,
     "joint": JointStageConfig,
 }
@@ -165,7 +163,7 @@ def _check_stages(stages: tuple[str, ...]) -> None:
         raise UserError(
             f"stages = {list(stages)} cannot be run in this order",
             "stages",
-            "write them in the order decoder, prior, merge, encoder, joint, beginning with decoder or with joint alone",
+            "write them in the order decoder, prior, encoder, joint, beginning with decoder or with joint alone",
         )
 
 

@@ -273,7 +273,7 @@ def restore(now: Run, resume: bool, group: Group) -> CsvLog | None:
         state = read_state(path)
         changed = differences(state.config, identity(stage))
         # Those of this stage and the ones before it; a setting that one side does not know yet is judged by the arrays.
-        own = list(NETWORKS)[: {"decoder": 2, "prior": 3, "merge": 3}.get(stage.name, len(NETWORKS))]
+        own = list(NETWORKS)[: {"decoder": 2, "prior": 3}.get(stage.name, len(NETWORKS))]
         networks = [name for name, pair in changed.items() if name.split(".")[0] in own and None not in pair]
         if networks:
             was, is_now = changed[networks[0]]

@@ -38,7 +38,7 @@ def train(
     out : str or Path
         Folder for states, logs and weights; made if it does not exist.
     stage : str
-        "decoder", "prior", "merge", "encoder", "joint", or "all" that the configuration lists.
+        "decoder", "prior", "encoder", "joint", or "all" that the configuration lists.
     resume : bool
         Go on from what is in the folder; stages that are complete are passed over.
     device : str

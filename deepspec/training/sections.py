@@ -220,24 +220,6 @@ class PriorStageConfig(StageConfig):
 
 
 @dataclass(frozen=True)
-class MergeStageConfig(DecoderStageConfig):
-    """The flow taken up into a new branch of the decoder.
-
-    Attributes
-    ----------
-    branch : hidden widths of the new branch
-    """
-
-    steps: int = 10000
-    branch: tuple = (256, 256)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        good = len(self.branch) > 0 and all(isinstance(w, int) and w > 0 for w in self.branch)
-        require(good, "branch", list(self.branch), "positive whole numbers")
-
-
-@dataclass(frozen=True)
 class EncoderStageConfig(VariationalConfig):
     """The encoder of noisy counts, decoder and prior held.
 

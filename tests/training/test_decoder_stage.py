@@ -1,4 +1,4 @@
-"""The noise-free decoder, its prior, and the two merged."""
+"""The noise-free decoder and its prior."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from deepspec.errors import UserError
 from deepspec.learned.modules import load_decoder, load_flow
 from deepspec.training.config import TrainConfig
 from deepspec.training.decoder_stage import DecoderStage
-from deepspec.training.merge_stage import MergeStage
 from deepspec.training.noise_free import robust, shape_divergence
 from deepspec.training.prior_stage import PriorStage
 
@@ -145,39 +144,6 @@ def test_prior_learns_where_the_oracle_puts_sources(config, stage):
     u = torch.randn(4, 3)
     torch.testing.assert_close(load_flow(made)(u), prior.module.flow(u))
     assert made.oracle is not None
-
-
-def test_merging_needs_a_prior(config, stage):
-    with pytest.raises(UserError, match="--stage prior"):
-        MergeStage(config, previous=stage.weights(stage.module, {}))
-
-
-def test_merged_decoder_learns_what_flow_and_decoder_did(config, stage):
-    prior = PriorStage(config, seed=1, previous=stage.weights(stage.module, {}))
-    composed = prior.weights(prior.module, {})
-    prior.close()
-    merge = MergeStage(config, seed=1, previous=composed)
-    try:
-        assert torch.equal(merge.batch(3)["u"], merge.batch(3)["u"])
-        batch = merge.batch(0)
-        assert batch["shape"].shape == (64, 600)
-        # the second half of a batch are spectra of the composed decoder at the coordinates given
-        torch.testing.assert_close(load_decoder(composed)(batch["u"][32:]), batch["shape"][32:], rtol=1e-4, atol=1e-9)
-        before = merge.validate(merge.module)
-        optimiser = torch.optim.AdamW(merge.module.parameters(), 5e-3)
-        for step in range(40):
-            loss, _ = merge.module(merge.batch(step), step)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-        after = merge.validate(merge.module)
-        made = merge.weights(merge.module, {"stages": {}})
-    finally:
-        merge.close()
-    assert after["excess 1e+04"] < before["excess 1e+04"]
-    assert after["before excess 1e+04"] == pytest.approx(before["before excess 1e+04"])
-    assert made.flow is None
-    assert made.decoder.config["branch"] == [48]
 
 
 @pytest.mark.parametrize("change", [{"counts": (5.0, 1.0)}, {"ideal": 2.0}, {"cameras": ()}, {"unabsorbed": -0.1}])
