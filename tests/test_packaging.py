@@ -72,11 +72,13 @@ def contents(wheel: Path) -> set[str]:
 
 
 @pytest.mark.slow
-def test_wheel_holds_code_tables_and_licence(distributions):
+def test_wheel_holds_code_tables_weights_and_licence(distributions):
     names = contents(distributions["tree"])
     for path in [
         *(ROOT / "deepspec").rglob("*.py"),
         *(ROOT / "deepspec/tables").glob("*.*"),
+        *(ROOT / "deepspec/training/presets").glob("*.toml"),
+        ROOT / "deepspec/weights/default.h5",
         ROOT / "deepspec/py.typed",
     ]:
         assert path.relative_to(ROOT).as_posix() in names
@@ -113,7 +115,10 @@ def test_installed_wheel_works_without_the_checkout(distributions, which, tmp_pa
     code = (
         "import torch; from deepspec.models import COMPONENTS; from deepspec.models.base import Grid\n"
         "factor = COMPONENTS['tbabs']().evaluate(Grid([0.5, 1.0, 2.0]), nH=torch.tensor([1.0], dtype=torch.float64))\n"
-        "assert 0 < float(factor[0]) < float(factor[1]) < 1, factor"
+        "assert 0 < float(factor[0]) < float(factor[1]) < 1, factor\n"
+        "learned = COMPONENTS['deepspec']()\n"
+        "values = {p.name: torch.zeros(1, dtype=torch.float64) for p in learned.parameters}\n"
+        "assert (learned.evaluate(Grid([0.5, 1.0, 2.0]), **values) > 0).all()"
     )
     run(python, "-c", code, **clean)
 
