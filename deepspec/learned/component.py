@@ -18,6 +18,7 @@ from deepspec.learned.checkpoint import Weights, read_weights
 from deepspec.learned.finding import DEFAULT, find_weights
 from deepspec.learned.grids import COUNT, EDGES, STEP
 from deepspec.learned.modules import decoder_at
+from deepspec.learned.pulled import pulled_at
 from deepspec.learned.tabulated import tabulated_at
 from deepspec.models.base import NORM, Additive, Grid, Parameter
 
@@ -110,16 +111,18 @@ class Deepspec(Additive):
     ) -> tuple[Tensor, Callable[[Tensor], dict[str, Tensor]]] | None:
         if grid.edges.dim() > 1:
             return None
-        columns = [self.latents.index(name) for name in wanted]
+        matrix, back = _matrices_of(grid)
         with torch.no_grad():
-            shape, slopes = tabulated_at(self.path).shape_and_slopes(self._points(values).numpy(), columns)
-            flux = photons(grid, torch.from_numpy(shape))
+            points = self._points(values)
+            shape, pull_shape = pulled_at(self.path)(points.reshape(-1, points.shape[-1]).T.contiguous())
+            flux = (matrix @ shape).T.reshape(*points.shape[:-1], len(grid))
 
         def pull(weights: Tensor) -> dict[str, Tensor]:
-            # The weights go back to the grid of the templates: fewer bins, and one sparse product in place of one per parameter.
-            _, back = _matrices_of(grid)
-            sums = torch.from_numpy(slopes) @ _Product.apply(weights, back, None).unsqueeze(-1)
-            return {name: sums[..., i, 0] for i, name in enumerate(wanted)}
+            # The weights go back to the grid of the templates, which has fewer bins.
+            with torch.no_grad():
+                weights = weights.expand(flux.shape).reshape(-1, len(grid))
+                sums = pull_shape(back @ weights.T).reshape(-1, *points.shape[:-1])
+            return {name: sums[self.latents.index(name)] for name in wanted}
 
         return flux, pull
 

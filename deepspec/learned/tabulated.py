@@ -35,6 +35,8 @@ class Tabulated:
     latent : int
     band, range : (low, high) [keV]
         Energies of the data that the weights were trained for; energies outside which there are no photons.
+    plain : bool
+        Templates add up in ln flux and stay: the kind of decoder that `pulled` knows.
 
     Raises
     ------
@@ -52,15 +54,16 @@ class Tabulated:
         self._plans: dict[Any, tuple[np.ndarray, Bins]] = {}
         constants = weights.check.constants if weights.check else _constants()
         try:
-            self._decoder = _KINDS[weights.decoder.config["kind"]](weights.decoder, constants)
-            self._flow = Flow(weights.flow.arrays, weights.flow.config, constants) if weights.flow else None
+            self.decoder = _KINDS[weights.decoder.config["kind"]](weights.decoder, constants)
+            self.flow = Flow(weights.flow.arrays, weights.flow.config, constants) if weights.flow else None
         except (KeyError, TypeError) as error:
             raise UserError(f"its settings are incomplete ({error})", weights.path or None, AGAIN) from error
         except UserError as error:
             raise UserError(error.problem, weights.path or None, AGAIN) from error
-        self._ceiling = float(constants["ceiling"])
+        self.ceiling = float(constants["ceiling"])
         inside = np.flatnonzero((CENTRES > BAND[0]) & (CENTRES < BAND[1]))
-        self._inside = slice(inside[0], inside[-1] + 1)
+        self.inside = slice(inside[0], inside[-1] + 1)
+        self.plain = getattr(self.decoder, "plain", False)
         if weights.check is not None:
             same_spectra(self.shape(weights.check.places), weights)
 
@@ -85,10 +88,10 @@ class Tabulated:
         """Photons per bin of `grids.EDGES`, shape (..., 600), for z (..., D)."""
         z = np.asarray(z, dtype=np.float64)
         points = z.reshape(-1, self.latent)
-        own = points if self._flow is None else self._flow(points)
-        y = self._decoder(own)
-        top = y[:, self._inside].max(-1, keepdims=True)
-        photons = np.exp(np.minimum(y - top, self._ceiling))
+        own = points if self.flow is None else self.flow(points)
+        y = self.decoder(own)
+        top = y[:, self.inside].max(-1, keepdims=True)
+        photons = np.exp(np.minimum(y - top, self.ceiling))
         photons /= (photons @ ENERGY_WEIGHTS)[:, None]
         return photons.reshape(*z.shape[:-1], COUNT)
 
@@ -98,12 +101,12 @@ class Tabulated:
         points = z.reshape(-1, self.latent)
         unit = np.eye(self.latent) if wanted is None else np.eye(self.latent)[wanted]
         tangent = np.broadcast_to(unit, (len(points), *unit.shape))
-        own, tangent = (points, tangent) if self._flow is None else self._flow.push(points, tangent)
-        y, slopes = self._decoder.push(own, tangent)
-        excess = y - y[:, self._inside].max(-1, keepdims=True)
-        photons = np.exp(np.minimum(excess, self._ceiling))
+        own, tangent = (points, tangent) if self.flow is None else self.flow.push(points, tangent)
+        y, slopes = self.decoder.push(own, tangent)
+        excess = y - y[:, self.inside].max(-1, keepdims=True)
+        photons = np.exp(np.minimum(excess, self.ceiling))
         photons /= (photons @ ENERGY_WEIGHTS)[:, None]
-        capped = excess > self._ceiling
+        capped = excess > self.ceiling
         if capped.any():
             slopes = slopes * ~capped[:, None, :]
         slopes -= slopes @ (photons * ENERGY_WEIGHTS)[..., None]
@@ -181,9 +184,10 @@ class _DeepONet:
         self._ceiling = float(constants["ceiling"])
         self.templates, self.moving = int(config["templates"]), int(config["moving"])
         self.largest_shift, self.combine = float(config["largest_shift"]), config["combine"]
+        self.plain = self.combine == "log" and not self.moving
         self.logarithmic = {"log": self.templates, "linear": 0, "both": self.templates // 2}[self.combine]
         outputs = self.templates + 2 + 2 * self.moving
-        self._net = Perceptron(arrays, "branch.net", [config["latent"], *config["branch"], outputs])
+        self.branch = Perceptron(arrays, "branch.net", [config["latent"], *config["branch"], outputs])
         margin = int(constants["margin"]) if self.moving else 0
         x = (np.arange(-margin, COUNT + margin) + 0.5) * (2.0 / COUNT) - 1.0
         templates = siren(arrays, config, x)
@@ -192,10 +196,10 @@ class _DeepONet:
         linear = np.exp(linear)
         movers = linear if self.combine == "linear" else log
         moved, still = movers[: self.moving], movers[self.moving :, self._grid]
-        self._mean = np.zeros(COUNT) if self.combine == "linear" else mean[0, self._grid]
+        self.mean = np.zeros(COUNT) if self.combine == "linear" else mean[0, self._grid]
         x = x[self._grid]
         # what adds up in ln flux: still templates, then x and x^2
-        self._log = np.concatenate([still if self.combine != "linear" else still[:0], [x, x**2]])
+        self.still = np.concatenate([still if self.combine != "linear" else still[:0], [x, x**2]])
         self._linear = still if self.combine == "linear" else linear[:, self._grid]
         if self.moving:
             side = 0.5 - 0.5 * np.cos(np.pi * (np.arange(margin) + 0.5) / margin)
@@ -207,28 +211,28 @@ class _DeepONet:
         return _Coefficients(*np.split(raw, ends, axis=-1))
 
     def __call__(self, z: np.ndarray) -> np.ndarray:
-        raw = self._net(z)
-        if self.combine == "log" and not self.moving:
-            y = raw @ self._log
-            y += self._mean
+        raw = self.branch(z)
+        if self.plain:
+            y = raw @ self.still
+            y += self.mean
             return y
         return self._combined(raw, None)[0]
 
     def push(self, z: np.ndarray, tangent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self._combined(*self._net.push(z, tangent))
+        return self._combined(*self.branch.push(z, tangent))
 
     def _combined(self, raw: np.ndarray, tangent: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
         """ln density (B, 600), and its tangents (B, P, 600) if those of the coefficients are given."""
         found, change = self._split(raw), None if tangent is None else self._split(tangent)
         first = self.moving
         last = first if self.combine == "linear" else self.logarithmic
-        y = np.concatenate([found.amplitude[:, first:last], found.slope], -1) @ self._log
+        y = np.concatenate([found.amplitude[:, first:last], found.slope], -1) @ self.still
         dy = None
         if change is not None:
-            dy = np.concatenate([change.amplitude[..., first:last], change.slope], -1) @ self._log
+            dy = np.concatenate([change.amplitude[..., first:last], change.slope], -1) @ self.still
         if self.combine == "linear":
             return self._add_linear(y, dy, found, change)
-        y += self._mean
+        y += self.mean
         if self.moving:
             moved, slopes = self._moved(found, change, found.amplitude[:, :first], 1.0)
             y += moved
