@@ -93,28 +93,26 @@ def report(config: TrainConfig, batch: int, quick: bool, words: str) -> None:
 
 
 def evaluations(name: str, quick: bool) -> None:
-    """One spectrum on the bins of a pn-like response, in numpy; a batch of 64 with the gradient of a statistic, in torch."""
-    from deepspec.learned.finding import find_weights
-    from deepspec.learned.modules import decoder_at
+    """One spectrum on the bins of a pn-like response, in numpy; a batch of 64 with the gradient of a weighted sum, as the component has it."""
+    from deepspec.learned.component import Deepspec
     from deepspec.learned.tabulated import tabulated_at
+    from deepspec.models.base import Grid
 
-    path = find_weights(name)
-    edges, rng = np.linspace(0.1, 15.0, 2981), np.random.default_rng(0)
-    table, whole = tabulated_at(path), decoder_at(path)
-    points = rng.standard_normal((64, 1, table.latent))
-    turn = iter(range(10**9))
-    table.flux(edges, points[0, 0])
-    single = cpu(lambda: [table.flux(edges, points[next(turn) % 64, 0]) for _ in range(64)], quick) / 64
-    u = torch.as_tensor(points[:, 0]).requires_grad_()
-    slope = torch.as_tensor(rng.standard_normal((64, len(EDGES) - 1)))
-    decoder, templates = whole
+    component, rng = Deepspec(name), np.random.default_rng(0)
+    grids = {"grid of the templates": EDGES, "grid of a pn response": np.linspace(0.1, 15.0, 2981)}
+    table, edges = tabulated_at(component.path), grids["grid of a pn response"]
+    points = rng.standard_normal((64, table.latent))
+    single = cpu(lambda: [table.flux(edges, point) for point in points], quick) / 64
+    print(f"evaluation, {component.path.name}: {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
+    print(f"  one spectrum on {len(edges) - 1} bins, numpy{1e6 * single:27.1f} us")
+    values = {key: torch.as_tensor(points[:, [i]]) for i, key in enumerate(component.latents)}
+    for words, edges in grids.items():
+        grid, weights = Grid(edges), torch.as_tensor(rng.standard_normal((64, len(edges) - 1)))
 
-    def gradient() -> None:
-        (decoder(u, templates) * slope).sum().backward()
+        def gradient(grid: Grid = grid, weights: torch.Tensor = weights) -> None:
+            component.pullback(grid, values, component.latents)[1](weights)
 
-    print(f"evaluation, {path.name}: load {os.getloadavg()[0]:.1f}")
-    print(f"  one spectrum on {len(edges) - 1} bins, numpy             {1e6 * single:8.1f} us")
-    print(f"  64 spectra with a gradient, torch, each       {1e6 * cpu(gradient, quick) / 64:8.1f} us")
+        print(f"  64 with a gradient, {words}, each{1e6 * cpu(gradient, quick) / 64:10.1f} us")
 
 
 def main() -> None:
