@@ -50,7 +50,7 @@ def test_version():
 def test_an_unknown_command_gets_a_hint():
     result = run("fti")
     assert result.exit_code == 2
-    assert result.stderr == "deepspec: unknown command 'fti'; did you mean fit?\n"
+    assert result.stderr == "deepspec: unknown command 'fti'; did you mean fit or train?\n"
     assert result.stdout == ""
 
 

@@ -23,7 +23,6 @@ SMALL = {
     "stage": {
         "decoder": {"steps": 60, "batch": 64, "cameras": ["pn", "acis_s"]},
         "prior": {"steps": 40, "batch": 128},
-        "merge": {"steps": 40, "batch": 64, "branch": [48]},
     },
 }
 
