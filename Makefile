@@ -19,11 +19,13 @@ $(STAMP): pyproject.toml constraints.txt scripts/setup.sh
 
 setup: $(STAMP) ## make .venv with all that is needed
 
-demo: $(STAMP) ## fit the bundled observation; table on the terminal, plots in demo-output/
+demo: $(STAMP) ## fit the bundled observation, learned and classical; tables on the terminal, plots in demo-output/
+	$(BIN)/deepspec fit data/binary_a.pha --model "tbabs*deepspec" --out demo-output/learned
+	@echo
 	$(BIN)/deepspec fit data/binary_a.pha --model "tbabs*(powerlaw+bbody)" --notice 0.4:9 --out demo-output
 	@echo
-	@echo "The command above printed the table. Result and plots are in demo-output/:"
-	@ls -1 demo-output | sed 's/^/  demo-output\//'
+	@echo "The commands above printed the tables. Results and plots are in demo-output/ and demo-output/learned/:"
+	@ls -1 demo-output demo-output/learned | sed 's/^/  /'
 
 test: lint ## everything that must pass: lint and all tests
 	$(PYTEST) -n $(WORKERS)
