@@ -57,7 +57,9 @@ def test_json_has_what_a_program_needs():
         "hard_max": 10.0,
         "frozen": True,
         "switch": False,
+        "prior": "",
     }
+    assert found["deepspec"]["parameters"][0]["prior"] == "normal(0,1)"
 
 
 @pytest.mark.parametrize(
