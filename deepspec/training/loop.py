@@ -253,7 +253,9 @@ def card(now: Run) -> dict[str, Any]:
         "validation": now.validation,
         **provenance(now.stage.seed, now.seconds),
     }
-    return {"stages": stages, "config": now.stage.config.as_dict()}
+    made = stages[now.stage.name]["time"][:10]
+    summary = f"stages: {', '.join(stages)}"
+    return {"made": made, "summary": summary, "stages": stages, "config": now.stage.config.as_dict()}
 
 
 def restore(now: Run, resume: bool, group: Group) -> CsvLog | None:
